@@ -24,7 +24,9 @@ type Cutter interface {
 	// Size returns the nominal chunk size in bytes, a power of two. Files of at
 	// least this size are cut on their own.
 	Size() int
-	// Max returns the length of the longest chunk in bytes.
+	// Min and Max bound the length of a chunk in bytes; only the last chunk of a
+	// segment may be shorter than Min.
+	Min() int
 	Max() int
 	// Next returns the length of the first chunk of p, which holds Max bytes of the
 	// segment, or all that is left of it. It is 0 only for an empty p.
@@ -77,6 +79,7 @@ type fixed int
 
 func (c fixed) String() string { return Fixed + " " + strconv.Itoa(int(c)) }
 func (c fixed) Size() int      { return int(c) }
+func (c fixed) Min() int       { return int(c) }
 func (c fixed) Max() int       { return int(c) }
 
 func (c fixed) Next(p []byte) int { return min(len(p), int(c)) }
@@ -115,6 +118,7 @@ func spacedMask(n int) uint64 {
 
 func (c fastCDC) String() string { return FastCDC + " " + strconv.Itoa(c.size) }
 func (c fastCDC) Size() int      { return c.size }
+func (c fastCDC) Min() int       { return c.min }
 func (c fastCDC) Max() int       { return c.max }
 
 func (c fastCDC) Next(p []byte) int {
