@@ -29,7 +29,8 @@ type Cutter interface {
 	Min() int
 	Max() int
 	// Next returns the length of the first chunk of p, which holds Max bytes of the
-	// segment, or all that is left of it. It is 0 only for an empty p.
+	// segment, or all that is left of it. It is 0 only for an empty p. A result
+	// below len(p) is right even if p holds less than that.
 	Next(p []byte) int
 }
 

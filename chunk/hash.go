@@ -122,3 +122,8 @@ func (h *Hasher) Release() {
 	h.h.Reset()
 	hashers.Put(h)
 }
+
+// WriteString is Write for a string.
+func (h *Hasher) WriteString(s string) (int, error) {
+	return h.h.WriteString(s)
+}
