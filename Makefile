@@ -1,0 +1,59 @@
+# make test    all tests (a few minutes)
+# make lint    gofumpt, go vet, staticcheck
+# make race    all tests under the race detector
+# make fuzz    each fuzz target for FUZZTIME
+# make bench   benchmarks of every package
+# make soak    the kill test at full size, and the fault tests as long as they like
+# make build   the binary, ./shoal
+# make cross   builds for every system that is supported, into dist/
+
+GO       ?= go
+FUZZTIME ?= 20s
+BENCH    ?= .
+COUNT    ?= 6
+
+.PHONY: all build test race lint fuzz bench soak cross demo clean
+
+all: build lint test
+
+build:
+	$(GO) build -trimpath -o shoal ./cmd/shoal
+
+test:
+	$(GO) test -timeout 20m ./...
+
+race:
+	$(GO) test -race -timeout 30m ./...
+
+lint:
+	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "gofumpt: not formatted:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# go test -fuzz takes one target of one package at a time.
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./... | tee bench.out
+	$(GO) tool benchstat bench.out
+
+soak:
+	SHOAL_SOAK=1 $(GO) test -count 1 -timeout 2h -v -run 'Kill|Soak' ./...
+
+cross:
+	@set -e; for os in linux darwin windows freebsd; do for arch in amd64 arm64; do \
+		ext=; if [ $$os = windows ]; then ext=.exe; fi; \
+		echo "$$os/$$arch"; CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -o dist/shoal-$$os-$$arch$$ext ./cmd/shoal; \
+		GOOS=$$os GOARCH=$$arch $(GO) vet ./...; \
+	done; done
+
+demo:
+	$(GO) run ./cmd/shoal demo
+
+clean:
+	rm -rf shoal shoal.exe dist bench.out
