@@ -28,7 +28,7 @@ const (
 	maxErrorText = 200     // bytes of an error's text
 	maxVerb      = 16      // bytes of a verb, known or not
 	maxAddrs     = 64      // addresses on a peer line
-	maxBits      = 6 << 10 // bytes of bitfield on a bits line; 8,192 in base64 would not fit with the verb
+	maxBits      = 6 << 10 // bytes of bitfield on a bits line: no more fit in its length
 )
 
 // A verb is the first word of a line.
