@@ -137,32 +137,30 @@ func (c fastCDC) Next(p []byte) int {
 
 // scan rolls the fingerprint fp over p from index i on, and returns the index of
 // the first byte after which no bit of mask is set, or len(p) and false.
+//
+// Rolling over one byte waits for the byte before it. So the loop takes four bytes
+// at once: only the last of the four sums is needed for the next four, and the
+// others are made beside it.
 func scan(p []byte, i int, fp, mask uint64) (int, uint64, bool) {
-	for ; len(p)-i >= 8; i += 8 {
-		q := p[i : i+8 : i+8]
-		if fp = fp<<1 + fastcdc.G[q[0]]; fp&mask == 0 {
-			return i, fp, true
+	for ; len(p)-i >= 4; i += 4 {
+		q := p[i : i+4 : i+4]
+		g0, g1, g2, g3 := fastcdc.G[q[0]], fastcdc.G[q[1]], fastcdc.G[q[2]], fastcdc.G[q[3]]
+		h1 := g0<<1 + g1
+		h3 := h1<<2 + (g2<<1 + g3)
+		fp0, fp1 := fp<<1+g0, fp<<2+h1
+		fp2 := fp1<<1 + g2
+		fp = fp<<4 + h3
+		if fp0&mask == 0 {
+			return i, fp0, true
 		}
-		if fp = fp<<1 + fastcdc.G[q[1]]; fp&mask == 0 {
-			return i + 1, fp, true
+		if fp1&mask == 0 {
+			return i + 1, fp1, true
 		}
-		if fp = fp<<1 + fastcdc.G[q[2]]; fp&mask == 0 {
-			return i + 2, fp, true
+		if fp2&mask == 0 {
+			return i + 2, fp2, true
 		}
-		if fp = fp<<1 + fastcdc.G[q[3]]; fp&mask == 0 {
+		if fp&mask == 0 {
 			return i + 3, fp, true
-		}
-		if fp = fp<<1 + fastcdc.G[q[4]]; fp&mask == 0 {
-			return i + 4, fp, true
-		}
-		if fp = fp<<1 + fastcdc.G[q[5]]; fp&mask == 0 {
-			return i + 5, fp, true
-		}
-		if fp = fp<<1 + fastcdc.G[q[6]]; fp&mask == 0 {
-			return i + 6, fp, true
-		}
-		if fp = fp<<1 + fastcdc.G[q[7]]; fp&mask == 0 {
-			return i + 7, fp, true
 		}
 	}
 	for ; i < len(p); i++ {

@@ -1,3 +1,189 @@
+// Command shoal shares a file or a directory and fetches it from many peers at
+// once. README.md says how to use it; each file here is one command or one
+// thing that the commands share.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+
+// run is main without os.Exit. args[0] is the program's name.
+func run(args []string, stdout, stderr *os.File) int {
+	a := &app{args: args, ui: newUI(stdout, stderr)}
+	ctx, stop := withSignals(context.Background())
+	defer stop()
+	err := a.run(ctx)
+	a.finishBar()
+	return a.report(err)
+}
+
+// An app is one run of the program.
+type app struct {
+	*ui
+	args []string // as they were typed, for the line that resumes
+}
+
+func (a *app) run(ctx context.Context) error {
+	c := a.cli()
+	args, err := permute(c, a.args)
+	if err != nil {
+		return err
+	}
+	return c.RunContext(ctx, args)
+}
+
+func (a *app) cli() *cli.App {
+	c := &cli.App{
+		Name:            "shoal",
+		Usage:           "share a file or a directory, and fetch it from many peers at once",
+		UsageText:       "shoal COMMAND [FLAGS] [ARGUMENTS]",
+		HideHelpCommand: true,
+		HideVersion:     true,
+		// Globs hold commas.
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {}, // run decides
+		OnUsageError:              onUsageError,
+		Writer:                    a.stdout,
+		ErrWriter:                 io.Discard,
+		Commands: []*cli.Command{
+			a.shareCommand(),
+			a.getCommand(),
+			a.resumeCommand(),
+			a.statusCommand(),
+			a.lsCommand(),
+			a.verifyCommand(),
+			a.manifestCommand(),
+			a.demoCommand(),
+			a.versionCommand(),
+		},
+	}
+	c.Flags = []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version"}}
+	c.Action = func(cc *cli.Context) error {
+		if cc.Bool("version") {
+			return a.printVersion()
+		}
+		if name := cc.Args().First(); name != "" {
+			return unknownCommand(name, c.Commands)
+		}
+		return cli.ShowAppHelp(cc)
+	}
+	a.prepare(c.Commands)
+	return c
+}
+
+// prepare gives all commands what they have in common.
+func (a *app) prepare(cmds []*cli.Command) {
+	for _, cmd := range cmds {
+		cmd.HideHelpCommand = true
+		cmd.OnUsageError = onUsageError
+		if len(cmd.Subcommands) > 0 {
+			a.prepare(cmd.Subcommands)
+			subs := cmd.Subcommands
+			cmd.Action = func(cc *cli.Context) error {
+				if name := cc.Args().First(); name != "" {
+					return unknownCommand(name, subs)
+				}
+				return cli.ShowSubcommandHelp(cc)
+			}
+			continue
+		}
+		cmd.Flags = append(
+			cmd.Flags,
+			boolFlag("quiet", "print nothing but results and errors", "q"),
+			boolFlag("debug", "print what goes on inside"),
+		)
+		action := cmd.Action
+		cmd.Action = func(cc *cli.Context) error {
+			a.set(cc.Bool("quiet"), cc.Bool("debug"))
+			return action(cc)
+		}
+	}
+}
+
+func unknownCommand(name string, cmds []*cli.Command) error {
+	msg := fmt.Sprintf("there is no command %q", name)
+	if s := cli.SuggestCommand(cmds, name); s != "" {
+		msg += "; " + strings.ToLower(s)
+	}
+	return &usageError{msg: msg, see: "shoal --help"}
+}
+
+func onUsageError(cc *cli.Context, err error, _ bool) error {
+	see := "shoal --help"
+	if cc.Command != nil && cc.Command.Name != "" && cc.Command.Name != "shoal" {
+		see = cc.Command.HelpName + " --help"
+		if cc.Command.HelpName == "" {
+			see = "shoal " + cc.Command.Name + " --help"
+		}
+	}
+	return &usageError{msg: strings.ReplaceAll(err.Error(), "flag provided but not defined: ", "there is no flag "), see: see}
+}
+
+// A usageError reports a command line that cannot be carried out.
+type usageError struct {
+	msg string
+	see string // command that helps, or ""
+}
+
+func (e *usageError) Error() string {
+	if e.see == "" {
+		return e.msg
+	}
+	return e.msg + " (see " + e.see + ")"
+}
+
+func usagef(format string, args ...any) error {
+	return &usageError{msg: fmt.Sprintf(format, args...)}
+}
+
+// arguments returns the arguments of a command, which must be between lo and hi
+// in number; hi < 0 is no limit.
+func arguments(cc *cli.Context, lo, hi int) ([]string, error) {
+	args := cc.Args().Slice()
+	see := "shoal " + cc.Command.FullName() + " --help"
+	switch {
+	case len(args) < lo:
+		return nil, &usageError{msg: fmt.Sprintf("%s needs %s", cc.Command.FullName(), cc.Command.ArgsUsage), see: see}
+	case hi >= 0 && len(args) > hi:
+		return nil, &usageError{msg: fmt.Sprintf("%s has no use for %q", cc.Command.FullName(), args[hi]), see: see}
+	}
+	for _, arg := range args {
+		if arg == "" {
+			return nil, &usageError{msg: "an argument of " + cc.Command.FullName() + " is empty", see: see}
+		}
+	}
+	return args, nil
+}
+
+// env names the variable that stands for a flag.
+func env(name string) []string {
+	return []string{"SHOAL_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
+}
+
+func boolFlag(name, usage string, aliases ...string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases, EnvVars: env(name)}
+}
+
+func stringFlag(name, usage string, aliases ...string) cli.Flag {
+	return &cli.StringFlag{Name: name, Usage: usage, Aliases: aliases, EnvVars: env(name)}
+}
+
+func listFlag(name, usage string) cli.Flag {
+	return &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: env(name)}
+}
+
+func intFlag(name, usage string) cli.Flag {
+	return &cli.IntFlag{Name: name, Usage: usage, EnvVars: env(name)}
+}
+
+// errStdout is the cause of a get that ends because nobody reads its output.
+var errStdout = errors.New("standard output was closed")

@@ -1,0 +1,62 @@
+package transfer
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A NoPeerError reports that no peer could be reached within the timeout.
+type NoPeerError struct {
+	Timeout time.Duration
+	Reasons []string // address: why, for each known address
+	NoShare bool     // everyone who answered does not have this share
+}
+
+func (e *NoPeerError) Error() string {
+	what := "no peer reachable"
+	if e.NoShare {
+		what = "no peer has this share"
+	}
+	if len(e.Reasons) == 0 {
+		return what + ": no address is known"
+	}
+	return fmt.Sprintf("%s in %v: %s", what, e.Timeout, strings.Join(e.Reasons, "; "))
+}
+
+// A StalledError reports that peers were there, but nothing could be fetched
+// from them any more. What was fetched is kept.
+type StalledError struct {
+	Timeout     time.Duration
+	Done, Total int64 // bytes
+	Reasons     []string
+}
+
+func (e *StalledError) Error() string {
+	return fmt.Sprintf("nothing came for %v at %d of %d bytes: %s", e.Timeout, e.Done, e.Total, strings.Join(e.Reasons, "; "))
+}
+
+// An IntegrityError reports that no peer is left that has sent right bytes.
+type IntegrityError struct {
+	Chunk int // the last one that was wrong; -1: the manifest
+	Peers []string
+}
+
+func (e *IntegrityError) Error() string {
+	what := fmt.Sprintf("no peer has a valid chunk %d", e.Chunk)
+	if e.Chunk < 0 {
+		what = "no peer has a valid manifest"
+	}
+	return what + ": wrong bytes from " + strings.Join(e.Peers, ", ")
+}
+
+// A CorruptError reports a chunk, or with Index -1 a manifest, whose bytes are
+// not those that were asked for. It ends the connection.
+type CorruptError struct{ Index int }
+
+func (e *CorruptError) Error() string {
+	if e.Index < 0 {
+		return "sent a manifest that is not the one asked for" // the root is a secret
+	}
+	return fmt.Sprintf("sent wrong bytes for chunk %d", e.Index)
+}

@@ -1,0 +1,518 @@
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/manifest"
+	"github.com/shoal-p2p/shoal/transfer/store"
+)
+
+// A barrier is due after this time or this many bytes, whichever comes first:
+// so much may be fetched again after a power cut.
+const (
+	barrierTime  = 2 * time.Second
+	barrierBytes = 64 << 20
+)
+
+// A getter is one Get while it runs.
+type getter struct {
+	o     GetOptions
+	emit  func(Event)
+	sw    *swarm
+	dial  *dialler
+	began time.Time
+
+	ctx  context.Context // ends with the first reason to stop; see STYLE: held for the run only
+	fail context.CancelCauseFunc
+
+	m     *manifest.Manifest
+	from  string // who sent it
+	sel   *manifest.Selection
+	store *store.Store
+	f     *fetch
+	wake  chan struct{} // nothing is wanted any more; capacity 1
+	kept  int64
+
+	origin *store.Origin // what is served after the end
+
+	crew sync.WaitGroup // everything that Get starts
+}
+
+// Get fetches a share, or what the globs select of it, from all peers it can
+// reach, and returns when it is complete, checked, flushed and under its final
+// name. What an earlier Get of the same share to the same place has left is kept.
+//
+// If ctx ends, everything that came is checkpointed and the cause is returned.
+// Other errors are *NoPeerError, *StalledError, *IntegrityError, those of
+// package manifest for what cannot be accepted, and those of package store for
+// what cannot be written; after each of them, Get may be called again and goes
+// on. With o.Seed, Get announces Finished and then serves until ctx ends, which
+// is no error.
+func Get(ctx context.Context, o GetOptions) (*Result, error) {
+	if o.Timeout <= 0 {
+		return nil, fmt.Errorf("get: a timeout of %v; it must be positive", o.Timeout)
+	}
+	g := &getter{o: o, emit: serialised(o.Events), began: time.Now(), wake: make(chan struct{}, 1), m: o.Manifest}
+	if g.m != nil {
+		g.o.Root = g.m.Root()
+	}
+	g.ctx, g.fail = context.WithCancelCause(ctx)
+	defer g.fail(nil)
+	g.sw = newSwarm(g.o.Root, o.Network, o.Port, g.emit)
+	g.dial = &dialler{sw: g.sw}
+	return g.run()
+}
+
+func (g *getter) run() (res *Result, err error) {
+	if err := g.known(); err != nil {
+		return nil, err
+	}
+	if g.m != nil { // all that can be refused is refused before anybody is called
+		if res, err := g.prepare(); res != nil || err != nil {
+			return res, err
+		}
+	}
+	defer func() {
+		g.stop()
+		if g.store != nil {
+			err = errors.Join(err, g.store.Close())
+		}
+		if g.origin != nil {
+			err = errors.Join(err, g.origin.Close())
+		}
+	}()
+	g.start()
+	if g.m == nil {
+		if err := g.askManifest(); err != nil {
+			return nil, err
+		}
+		if res, err := g.prepare(); res != nil || err != nil {
+			return res, err
+		}
+	}
+	g.fetch()
+	if err := g.await(); err != nil {
+		return nil, err
+	}
+	if res, err = g.finish(); err != nil || !g.o.Seed {
+		return res, err
+	}
+	<-g.ctx.Done()
+	res.Stats = g.sw.statsNow()
+	return res, nil
+}
+
+// place returns the folder that the share goes into and, if it was given, the
+// name that it gets there.
+func (g *getter) place() (dir, name string) {
+	if g.o.Output != "" {
+		return filepath.Dir(g.o.Output), filepath.Base(g.o.Output)
+	}
+	return cmp.Or(g.o.Dir, "."), ""
+}
+
+// known looks for a part of this share that lies at the place already: it has
+// the manifest, so that nobody needs to be asked for it.
+func (g *getter) known() error {
+	if g.m != nil {
+		g.emit(Found{Manifest: g.m})
+		return nil
+	}
+	dir, name := g.place()
+	d, err := store.OpenDisk(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	parts, err := store.Find(d)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if p.Root != g.o.Root || name != "" && p.Final != name {
+			continue
+		}
+		m, err := p.Manifest()
+		if err != nil || m.Root() != g.o.Root {
+			continue // damaged: the peers have it
+		}
+		g.m = m
+		g.emit(Found{Manifest: m})
+		return nil
+	}
+	return nil
+}
+
+// prepare checks what the manifest asks for and opens the store. The result is
+// not nil if the share is there already.
+func (g *getter) prepare() (*Result, error) {
+	var err error
+	if len(g.o.Only)+len(g.o.Exclude) > 0 {
+		if g.sel, err = g.m.Select(g.o.Only, g.o.Exclude); err != nil {
+			return nil, err
+		}
+	}
+	if !g.o.AnyName || runtime.GOOS == "windows" {
+		if err := g.m.CheckPortable(); err != nil {
+			return nil, err
+		}
+	}
+	dir, name := g.place()
+	if name == "" {
+		name = g.m.Name()
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, &store.DiskError{Op: "create", Path: dir, Err: err}
+	}
+	d, err := store.OpenDisk(dir)
+	if err != nil {
+		return nil, err
+	}
+	g.store, err = store.Open(g.ctx, d, store.Options{
+		Final: name, Manifest: g.m, Selection: g.sel, Request: g.o.Request, Recheck: g.o.Recheck,
+		Warn: func(text string) { g.emit(Warning{Text: text}) },
+	})
+	if err != nil {
+		_ = d.Close() // only read from so far
+		if !errors.Is(err, store.ErrExists) {
+			return nil, err
+		}
+		return g.already(filepath.Join(dir, name), err)
+	}
+	_, g.kept = g.store.Kept()
+	if g.kept > 0 {
+		g.emit(Resumed{Kept: g.kept, Total: g.size()})
+	}
+	return nil, nil
+}
+
+// already returns the result for a share that is complete at its final name,
+// or exists if something else is there.
+func (g *getter) already(path string, exists error) (*Result, error) {
+	same := true
+	err := manifest.Verify(g.ctx, g.m, g.sel, path, func(d manifest.Difference) {
+		same = same && !d.Failed()
+	})
+	if g.ctx.Err() != nil {
+		return nil, context.Cause(g.ctx)
+	}
+	if err != nil || !same {
+		return nil, exists
+	}
+	res := g.result(path)
+	res.Already = true
+	res.Kept = res.Size
+	g.emit(Finished{Result: res})
+	return res, nil
+}
+
+func (g *getter) size() int64 {
+	if g.sel != nil {
+		return g.sel.Size
+	}
+	return g.m.Size()
+}
+
+// start begins to dial and to accept.
+func (g *getter) start() {
+	g.crew.Go(func() { g.sw.watch(g.ctx) })
+	g.crew.Go(g.supervise)
+	if g.o.Port > 0 {
+		stop := g.o.Network.Accept(g.o.Root, func(c Conn) { _ = g.sw.join(g.ctx, c) })
+		g.crew.Go(func() {
+			<-g.ctx.Done()
+			g.sw.closeAll()
+			stop()
+		})
+	}
+	g.dial.follow(g.ctx)
+	for _, a := range g.o.Addrs {
+		g.dial.add(g.ctx, a)
+	}
+}
+
+// stop ends everything that was started and waits for it.
+func (g *getter) stop() {
+	g.fail(nil)
+	g.sw.closeAll()
+	g.dial.wait()
+	if g.f != nil {
+		// Sessions that were accepted are among the crew, and the workers end
+		// only when no session can send them a chunk any more.
+		g.sw.drained()
+		close(g.f.results)
+	}
+	g.crew.Wait()
+}
+
+// askManifest waits until a peer has sent the manifest.
+func (g *getter) askManifest() error {
+	select {
+	case a := <-g.sw.manifests:
+		m, err := manifest.Parse(a.text)
+		if err != nil {
+			return err
+		}
+		g.m, g.from = m, a.from
+		g.emit(Found{Manifest: m, From: a.from})
+		return nil
+	case <-g.ctx.Done():
+		return context.Cause(g.ctx)
+	}
+}
+
+// fetch lets the swarm fill the store.
+func (g *getter) fetch() {
+	g.f = &fetch{failed: func(err error) { g.fail(err) }, complete: g.look}
+	kept := g.store.Have()
+	g.sw.fetchInto(g.m, g.store, g.sel, kept, g.f)
+	for range min(runtime.GOMAXPROCS(0), 4) {
+		g.crew.Go(g.sw.work)
+	}
+	g.crew.Go(g.barriers)
+	g.look()
+}
+
+// look wakes await.
+func (g *getter) look() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// await returns when every wanted chunk is written, and every doubtful one was
+// hashed again.
+func (g *getter) await() error {
+	doubtful := g.store.Doubtful()
+	checked := make(chan error, 1)
+	if doubtful == nil || doubtful.None() {
+		checked <- nil
+	} else {
+		g.crew.Go(func() { checked <- g.recheck(doubtful) })
+	}
+	sure := false
+	for {
+		select {
+		case <-g.ctx.Done():
+			return context.Cause(g.ctx)
+		case err := <-checked:
+			if err != nil {
+				return err
+			}
+			sure = true
+		case <-g.wake:
+		}
+		if sure && g.sw.seal() {
+			return nil
+		}
+	}
+}
+
+// recheck hashes what an earlier boot of the machine has left.
+func (g *getter) recheck(doubtful *chunk.Bitfield) error {
+	buf := alignedBuffer(maxSegment)
+	bad := 0
+	for r := range doubtful.Ranges() {
+		for i := r.First; i < r.First+r.N; i++ {
+			if g.ctx.Err() != nil {
+				return context.Cause(g.ctx)
+			}
+			right, err := g.sw.check(i, buf)
+			if err != nil {
+				return err
+			}
+			if !right {
+				bad++
+			}
+		}
+	}
+	if bad > 0 {
+		g.emit(Warning{Text: fmt.Sprintf("%d chunks were damaged by the restart of this machine and are fetched again", bad)})
+	}
+	return nil
+}
+
+// barriers makes durable what is written, every now and then.
+func (g *getter) barriers() {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	last, at := int64(0), time.Now()
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case now := <-t.C:
+			g.sw.mu.Lock()
+			done, sealed := g.f.done, g.f.sealed
+			g.sw.mu.Unlock()
+			if sealed {
+				return
+			}
+			if done == last || (now.Sub(at) < barrierTime && done-last < barrierBytes) {
+				continue
+			}
+			if err := g.store.Barrier(); err != nil {
+				g.fail(err)
+				return
+			}
+			last, at = done, time.Now()
+		}
+	}
+}
+
+// finish gives the share its final name.
+func (g *getter) finish() (*Result, error) {
+	g.emit(Finishing{})
+	if err := g.store.Finish(g.ctx); err != nil {
+		return nil, err
+	}
+	dir, name := g.place()
+	path := filepath.Join(dir, cmp.Or(name, g.m.Name()))
+	if g.o.Seed {
+		g.seed(path)
+	}
+	res := g.result(path)
+	g.emit(Finished{Result: res})
+	return res, nil
+}
+
+// seed serves from the finished files from now on.
+func (g *getter) seed(path string) {
+	src, err := located(g.m, g.sel, path, g.f.verified.Clone())
+	if err != nil {
+		g.emit(Warning{Text: "cannot go on serving: " + err.Error()})
+		g.fail(nil)
+		return
+	}
+	g.origin = store.NewOrigin(g.m, src)
+	g.sw.mu.Lock()
+	g.sw.content = g.origin
+	g.sw.mu.Unlock()
+	close(g.f.moved)
+}
+
+// located says where the files of a share lie that was fetched to path. Files
+// that the selection left out have no path; nothing of them is offered.
+func located(m *manifest.Manifest, sel *manifest.Selection, path string, hashed *chunk.Bitfield) (*manifest.Source, error) {
+	src := &manifest.Source{Manifest: m, Hashed: hashed}
+	for i, e := range m.Entries() {
+		if e.Kind != manifest.File {
+			continue
+		}
+		var f manifest.SourceFile
+		if sel == nil || sel.Entries.Has(i) {
+			f.Path = path
+			if !m.IsFile() {
+				f.Path = filepath.Join(path, filepath.FromSlash(e.Path))
+			}
+			fi, err := os.Lstat(f.Path)
+			if err != nil {
+				return nil, err
+			}
+			f.Stat = manifest.StatOf(fi)
+		}
+		src.Files = append(src.Files, f)
+	}
+	return src, nil
+}
+
+func (g *getter) result(path string) *Result {
+	res := &Result{Manifest: g.m, Path: path, Size: g.size(), Kept: g.kept, Elapsed: time.Since(g.began), Stats: g.sw.statsNow()}
+	res.Fetched = res.Size - res.Kept
+	return res
+}
+
+// supervise reports progress, says what a get waits for, and ends it when it
+// has waited too long.
+func (g *getter) supervise() {
+	t := time.NewTicker(200 * time.Millisecond)
+	defer t.Stop()
+	var said []string
+	rate := speedometer{}
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case now := <-t.C:
+			p, idle := g.sw.progress(g.began, now)
+			if idle < 0 { // sealed: what is left is up to the disk
+				continue
+			}
+			p.Rate = rate.note(p.Done, now)
+			g.emit(p)
+			if idle < time.Second {
+				said = nil
+				continue
+			}
+			if err := g.verdict(idle, p); err != nil {
+				g.fail(err)
+				return
+			}
+			reasons := append(g.dial.state().reasons, g.sw.reasons()...)
+			if !slices.Equal(reasons, said) {
+				said = reasons
+				g.emit(Waiting{Since: now.Add(-idle), Reasons: reasons})
+			}
+		}
+	}
+}
+
+// How long to hope for other peers when all that are known have refused what
+// is still missing.
+const refusedPatience = 10 * time.Second
+
+// verdict returns the error that ends a get in which nothing has come for a
+// while, or nil if it is worth waiting on.
+func (g *getter) verdict(idle time.Duration, p Progress) error {
+	d := g.dial.state()
+	if d.alive == 0 && p.Peers == 0 && len(d.banned) > 0 {
+		return &IntegrityError{Chunk: g.sw.lastCorrupt(), Peers: d.banned}
+	}
+	if d.alive == 0 && p.Peers == 0 && g.o.Port == 0 {
+		return &NoPeerError{Timeout: g.o.Timeout, Reasons: d.reasons}
+	}
+	reasons := append(d.reasons, g.sw.reasons()...)
+	if idle > refusedPatience && d.connected == d.alive && g.sw.refusedByAll() {
+		return &StalledError{Timeout: idle.Round(time.Second), Done: p.Done, Total: p.Total, Reasons: reasons}
+	}
+	switch {
+	case idle < g.o.Timeout:
+		return nil
+	case p.Peers == 0 && g.sw.nobodyEver():
+		return &NoPeerError{Timeout: g.o.Timeout, Reasons: reasons, NoShare: d.noShare}
+	}
+	return &StalledError{Timeout: g.o.Timeout, Done: p.Done, Total: p.Total, Reasons: reasons}
+}
+
+// A speedometer gives the rate of the last three seconds.
+type speedometer struct {
+	done []int64
+	at   []time.Time
+}
+
+func (s *speedometer) note(done int64, now time.Time) float64 {
+	s.done, s.at = append(s.done, done), append(s.at, now)
+	for len(s.at) > 2 && now.Sub(s.at[0]) > 3*time.Second {
+		s.done, s.at = s.done[1:], s.at[1:]
+	}
+	d := now.Sub(s.at[0]).Seconds()
+	if d == 0 {
+		return 0
+	}
+	return max(0, float64(done-s.done[0])/d)
+}

@@ -1,0 +1,142 @@
+package transfer
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Peers tell each other where other peers listen. Such an address is a hint
+// from somebody whom we do not trust: it costs at most one dial a second for
+// each host, and it never makes us knock at our own machine or at a link that
+// the teller was not on itself.
+const (
+	maxHints     = 256 // addresses from hints that are remembered at once
+	hintBatch    = 16  // addresses in one line to a peer
+	hintInterval = time.Second
+	hintTries    = 3 // dials before an address from a hint is forgotten
+)
+
+// Listening notes at which port the peer accepts connections, so that others
+// can be told.
+func (s *session) Listening(port int) error {
+	host, _, err := net.SplitHostPort(s.conn.RemoteAddr())
+	if err != nil {
+		return nil // a carrier without addresses: nothing to tell others
+	}
+	s.sw.mu.Lock()
+	defer s.sw.mu.Unlock()
+	s.listens = net.JoinHostPort(host, strconv.Itoa(port))
+	return nil
+}
+
+// Peers takes hints.
+func (s *session) Peers(addrs []string) error {
+	s.sw.mu.Lock()
+	learn := s.sw.learn
+	s.sw.mu.Unlock()
+	if learn == nil {
+		return nil // we only serve: others come to us
+	}
+	from := addrOf(s.conn.RemoteAddr())
+	for _, a := range addrs {
+		if mayDial(a, from) {
+			learn(a)
+		}
+	}
+	return nil
+}
+
+// addrOf returns the IP address of host:port; it is invalid for a name.
+func addrOf(hostport string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+// mayDial reports whether a hint that came from the address from may be
+// followed. Names are not: they would be looked up for a stranger.
+func mayDial(hint string, from netip.Addr) bool {
+	ap, err := netip.ParseAddrPort(hint)
+	if err != nil || ap.Port() == 0 {
+		return false
+	}
+	a := ap.Addr().Unmap()
+	switch {
+	case a.Zone() != "", a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return false
+	case a.IsLoopback():
+		return from.IsLoopback()
+	case a.IsLinkLocalUnicast():
+		return from.IsLinkLocalUnicast()
+	}
+	return true
+}
+
+// spread collects for s the addresses of peers that it was not told yet.
+// Called with the swarm's mu held.
+func (s *session) spread() []string {
+	var fresh []string
+	for _, o := range s.sw.sessions {
+		if o == s || o.listens == "" || o.conn.ID() == s.conn.ID() || s.toldPeers[o.listens] {
+			continue
+		}
+		if !mayDial(o.listens, addrOf(s.conn.RemoteAddr())) {
+			continue
+		}
+		if s.toldPeers == nil {
+			s.toldPeers = make(map[string]bool)
+		}
+		if len(s.toldPeers) >= maxHints || len(fresh) >= hintBatch {
+			break
+		}
+		s.toldPeers[o.listens] = true
+		fresh = append(fresh, o.listens)
+	}
+	return fresh
+}
+
+// follow dials the addresses that come from hints, one host at most once a
+// second, until ctx ends.
+func (d *dialler) follow(ctx context.Context) {
+	d.hints = make(chan string, maxHints)
+	d.sw.mu.Lock()
+	d.sw.learn = func(addr string) {
+		select {
+		case d.hints <- addr:
+		default: // more than we follow anyway
+		}
+	}
+	d.sw.mu.Unlock()
+	d.wg.Go(func() {
+		last := make(map[netip.Addr]time.Time)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case addr := <-d.hints:
+				d.mu.Lock()
+				full, known := d.numHints >= maxHints, d.knows(addr)
+				d.mu.Unlock()
+				if full || known {
+					continue
+				}
+				host := addrOf(addr)
+				now := time.Now()
+				if len(last) > maxHints {
+					clear(last)
+				}
+				at := last[host].Add(hintInterval)
+				if at.Before(now) {
+					at = now
+				}
+				last[host] = at
+				d.addHint(ctx, addr, at.Sub(now))
+			}
+		}
+	})
+}

@@ -1,0 +1,123 @@
+// Package store keeps what a get has fetched: it places verified chunks in a
+// part beside the final name, remembers them in a journal, and gives the
+// finished share its name in one step. SPEC.md describes the part. [Origin]
+// serves chunks from files that are finished.
+//
+// Everything that is written goes through a [Disk], which cannot leave its
+// folder.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/shoal-p2p/shoal/manifest"
+)
+
+// A Disk is the folder that holds a part and, at the end, the finished share.
+// Names are relative to it, with slashes; a Disk never follows a symbolic link
+// and never leaves the folder. Any number of goroutines may use it.
+type Disk interface {
+	// Path returns the folder as a person knows it.
+	Path() string
+	// OpenFile opens or, with os.O_CREATE|os.O_EXCL, makes a regular file.
+	OpenFile(name string, flag int) (File, error)
+	Mkdir(name string) error
+	Symlink(target, name string) error
+	Readlink(name string) (string, error)
+	Lstat(name string) (Info, error)
+	// Names lists a directory, at most max of its names (all, if max < 0).
+	Names(name string, max int) ([]string, error)
+	// Rename never replaces: if newname is there, the error is fs.ErrExist.
+	Rename(oldname, newname string) error
+	Remove(name string) error
+	// SetMeta sets the permission bits and the time of a directory or a file.
+	SetMeta(name string, mode fs.FileMode, mtime time.Time) error
+	// SyncDir makes the names in a directory durable, SyncAll everything in
+	// the folder.
+	SyncDir(name string) error
+	SyncAll() error
+	// Free returns the bytes that may still be written; -1: not known.
+	Free() int64
+	// BootID names the time since the machine was started: what was written
+	// in the same boot is there even if it was never flushed.
+	BootID() string
+	// Lock takes the lock file name for this process, or returns a
+	// *LockedError at once.
+	Lock(name string) (unlock func() error, err error)
+	Close() error
+}
+
+// A File of a Disk.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Allocate gives the file its size and, where the system can, its space.
+	Allocate(size int64) error
+	Truncate(size int64) error
+	SetMeta(mode fs.FileMode, mtime time.Time) error
+	Info() (Info, error)
+	Sync() error
+}
+
+// Info is what a Disk says of a name.
+type Info struct {
+	manifest.Stat
+	Mode  fs.FileMode // type and permission bits
+	Nlink int
+}
+
+// Errors of Open. After each of them nothing has been changed.
+var (
+	// ErrExists is returned if there is something at the final name.
+	ErrExists = errors.New("exists already")
+	// ErrOtherShare is returned if the part at this place is of another share.
+	ErrOtherShare = errors.New("holds the part of another share")
+)
+
+// A DiskError reports an operation that the disk has refused. What was fetched
+// before is kept.
+type DiskError struct {
+	Op   string // such as "write"
+	Path string
+	Err  error
+}
+
+func (e *DiskError) Error() string {
+	var p *fs.PathError
+	err := e.Err
+	if errors.As(err, &p) {
+		err = p.Err // the path is named once
+	}
+	return fmt.Sprintf("cannot %s %s: %v", e.Op, quote(e.Path), err)
+}
+
+func (e *DiskError) Unwrap() error { return e.Err }
+
+// A NoSpaceError reports that the share does not fit, before anything is fetched.
+type NoSpaceError struct {
+	Need, Have int64 // bytes
+	Dir        string
+}
+
+func (e *NoSpaceError) Error() string {
+	return fmt.Sprintf("no space: need %d bytes, have %d in %s", e.Need, e.Have, quote(e.Dir))
+}
+
+// A LockedError reports that another process is at work on the same part.
+type LockedError struct {
+	Path  string
+	Owner string // "process 12 on host", or "" if it does not say
+}
+
+func (e *LockedError) Error() string {
+	owner := e.Owner
+	if owner == "" {
+		owner = "another process"
+	}
+	return fmt.Sprintf("%s is already being fetched by %s", quote(e.Path), owner)
+}

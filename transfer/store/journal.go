@@ -1,0 +1,150 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+
+	"github.com/shoal-p2p/shoal/chunk"
+)
+
+// The journal is a header and then records of 32 bytes (SPEC.md). A record
+// counts only if its check sum, its place and the journal's id fit; the first
+// that does not ends the journal.
+const (
+	journalMagic = "shoal-journal 1\n"
+	headerLen    = 128
+	recordLen    = 32
+	idLen        = 12
+)
+
+// Kinds of records.
+const (
+	recWritten = 'W' // a chunk was written
+	recDropped = 'D' // a chunk is taken back
+	recBarrier = 'S' // all records before number n are flushed
+	recTaint   = 'T' // a flush failed: what was written since the last S is void
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A header says what a journal is about.
+type header struct {
+	root   chunk.Hash
+	boot   [16]byte   // hash of the boot id; zero: unknown
+	parts  chunk.Hash // of the identities of the large files
+	choice chunk.Hash // of the selection
+	id     [idLen]byte
+}
+
+func newHeader() header {
+	var h header
+	_, _ = rand.Read(h.id[:]) // never fails
+	return h
+}
+
+func bootHash(id string) (b [16]byte) {
+	if id != "" {
+		h := chunk.Sum([]byte(id))
+		copy(b[:], h[:])
+	}
+	return b
+}
+
+func (h *header) encode() []byte {
+	p := make([]byte, 0, headerLen)
+	p = append(p, journalMagic...)
+	p = append(p, h.root[:]...)
+	p = append(p, h.boot[:]...)
+	p = append(p, h.parts[:24]...)
+	p = append(p, h.choice[:24]...)
+	p = append(p, h.id[:]...)
+	return binary.LittleEndian.AppendUint32(p, crc32.Checksum(p, castagnoli))
+}
+
+var errJournal = errors.New("not a journal")
+
+// parseHeader reads what encode wrote. The hashes parts and choice come back cut
+// to 24 bytes; compare them with sameHash.
+func parseHeader(p []byte) (h header, err error) {
+	if len(p) < headerLen || string(p[:len(journalMagic)]) != journalMagic {
+		return h, errJournal
+	}
+	if crc32.Checksum(p[:headerLen-4], castagnoli) != binary.LittleEndian.Uint32(p[headerLen-4:]) {
+		return h, errJournal
+	}
+	q := p[len(journalMagic):]
+	q = q[copy(h.root[:], q):]
+	q = q[copy(h.boot[:], q):]
+	q = q[copy(h.parts[:24], q):]
+	q = q[copy(h.choice[:24], q):]
+	copy(h.id[:], q)
+	return h, nil
+}
+
+func sameHash(a, b chunk.Hash) bool { return bytes.Equal(a[:24], b[:24]) }
+
+// putRecord writes record number seq into p, which has recordLen bytes.
+func putRecord(p []byte, kind byte, n, seq uint32, id *[idLen]byte) {
+	p[0], p[1], p[2], p[3] = kind, 0, 0, 0
+	binary.LittleEndian.PutUint32(p[4:], n)
+	binary.LittleEndian.PutUint32(p[8:], seq)
+	binary.LittleEndian.PutUint32(p[12:], 0)
+	copy(p[16:], id[:])
+	binary.LittleEndian.PutUint32(p[28:], crc32.Checksum(p[:28], castagnoli))
+}
+
+// replay reads the records behind a header and returns the chunks that they say
+// are written, those of them that were flushed, and the number of records that
+// count. Any bytes give an answer.
+func replay(p []byte, id *[idLen]byte, num int) (have, flushed *chunk.Bitfield, count int) {
+	have, flushed = chunk.NewBitfield(num), chunk.NewBitfield(num)
+	type written struct{ seq, i int }
+	var pending []written // since the last barrier
+	var want [recordLen]byte
+	for len(p) >= recordLen {
+		r := p[:recordLen]
+		n := binary.LittleEndian.Uint32(r[4:])
+		putRecord(want[:], r[0], n, uint32(count), id)
+		if !bytes.Equal(r, want[:]) {
+			break
+		}
+		switch i := int(n); r[0] {
+		case recWritten, recDropped:
+			if i >= num {
+				return have, flushed, count
+			}
+			if r[0] == recWritten {
+				have.Set(i)
+				pending = append(pending, written{count, i})
+			} else {
+				have.Clear(i)
+				flushed.Clear(i)
+			}
+		case recBarrier:
+			if i > count {
+				return have, flushed, count
+			}
+			k := 0
+			for k < len(pending) && pending[k].seq < i {
+				if have.Has(pending[k].i) {
+					flushed.Set(pending[k].i)
+				}
+				k++
+			}
+			pending = pending[k:]
+		case recTaint:
+			for _, w := range pending {
+				have.Clear(w.i)
+			}
+			pending = nil
+		default:
+			return have, flushed, count
+		}
+		count++
+		p = p[recordLen:]
+	}
+	return have, flushed, count
+}

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/manifest"
+)
+
+// An Origin serves chunks straight from a user's own files. It gives no bytes
+// but those that were hashed: a file that has changed is hashed again, chunk by
+// chunk, and what differs is refused. Any number of goroutines may use it.
+type Origin struct {
+	m     *manifest.Manifest
+	files []originFile // by entry
+
+	mu     sync.Mutex // guards everything below and the files' fields; not held over I/O
+	hashed *chunk.Bitfield
+	open   int
+	clock  uint64
+}
+
+type originFile struct {
+	path string
+	stat manifest.Stat
+	f    *os.File
+	refs int
+	used uint64
+}
+
+// NewOrigin returns an Origin for the files of src.
+func NewOrigin(m *manifest.Manifest, src *manifest.Source) *Origin {
+	o := &Origin{m: m, files: make([]originFile, len(m.Entries())), hashed: src.Hashed}
+	if o.hashed == nil {
+		o.hashed = chunk.NewBitfield(m.NumChunks())
+	}
+	k := 0
+	for e, x := range m.Entries() {
+		if x.Kind == manifest.File {
+			o.files[e].path, o.files[e].stat = src.Files[k].Path, src.Files[k].Stat
+			k++
+		}
+	}
+	return o
+}
+
+// ReadAt fills p with the bytes at off of chunk i, or returns a
+// *manifest.ChangedError.
+func (o *Origin) ReadAt(i, off int, p []byte) error {
+	for range 3 { // a file may be touched while it is hashed
+		o.mu.Lock()
+		sure := o.hashed.Has(i)
+		o.mu.Unlock()
+		if !sure {
+			if err := o.hash(i); err != nil {
+				return err
+			}
+		}
+		changed, err := o.read(i, off, p)
+		if err != nil {
+			return err
+		}
+		if !changed {
+			return nil
+		}
+	}
+	return &manifest.ChangedError{Path: o.firstPath(i), Why: "it is being written to"}
+}
+
+func (o *Origin) firstPath(i int) string {
+	for x := range o.m.Extents(i) {
+		return o.files[x.Entry].path
+	}
+	return ""
+}
+
+// hash reads chunk i and compares it with the manifest.
+func (o *Origin) hash(i int) error {
+	buf := make([]byte, 256<<10)
+	h := chunk.NewHasher()
+	defer h.Release()
+	o.mu.Lock()
+	o.hashed.Set(i) // taken back if a file changes from here on
+	o.mu.Unlock()
+	refuse := func(err error) error {
+		o.mu.Lock()
+		o.hashed.Clear(i)
+		o.mu.Unlock()
+		return err
+	}
+	n := o.m.ChunkLen(i)
+	for off := 0; off < n; off += len(buf) {
+		p := buf[:min(len(buf), n-off)]
+		if _, err := o.read(i, off, p); err != nil {
+			return refuse(err)
+		}
+		_, _ = h.Write(p) // a hash takes everything
+	}
+	if h.Sum() != o.m.ChunkHash(i) {
+		return refuse(&manifest.ChangedError{Path: o.firstPath(i), Why: "its content differs from what was shared"})
+	}
+	return nil
+}
+
+// read fills p, and reports whether one of the files is not as it was when it
+// was last looked at; then its chunks count as not hashed.
+func (o *Origin) read(i, off int, p []byte) (changed bool, err error) {
+	for x := range o.m.Extents(i) {
+		if off >= x.Len {
+			off -= x.Len
+			continue
+		}
+		if len(p) == 0 {
+			break
+		}
+		n := min(len(p), x.Len-off)
+		c, err := o.readFile(x.Entry, p[:n], x.Off+int64(off))
+		if err != nil {
+			return false, err
+		}
+		changed = changed || c
+		p, off = p[n:], 0
+	}
+	return changed, nil
+}
+
+func (o *Origin) readFile(entry int, p []byte, off int64) (changed bool, err error) {
+	file := &o.files[entry]
+	f, err := o.use(file)
+	if err != nil {
+		return false, &manifest.ChangedError{Path: file.path, Why: (&DiskError{Op: "open", Path: file.path, Err: err}).Error()}
+	}
+	defer o.unuse(file)
+	if n, err := f.ReadAt(p, off); n < len(p) {
+		if err == nil || errors.Is(err, io.EOF) {
+			return false, &manifest.ChangedError{Path: file.path, Why: "it is shorter than it was"}
+		}
+		return false, &DiskError{Op: "read", Path: file.path, Err: err}
+	}
+	// After the read, so that a write that came before it shows.
+	fi, err := f.Stat()
+	if err != nil {
+		return false, &DiskError{Op: "look at", Path: file.path, Err: err}
+	}
+	now := manifest.StatOf(fi)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now == file.stat {
+		return false, nil
+	}
+	file.stat = now
+	first, end := o.m.Chunks(entry)
+	for i := first; i < end; i++ {
+		o.hashed.Clear(i)
+	}
+	return true, nil
+}
+
+// use opens a file without ever waiting for a pipe, or finds it open.
+func (o *Origin) use(file *originFile) (*os.File, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock++
+	file.used = o.clock
+	if file.f != nil {
+		file.refs++
+		return file.f, nil
+	}
+	if o.open >= maxOpen {
+		o.evict()
+	}
+	f, err := os.OpenFile(file.path, os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.Join(err, f.Close(), errNotFile)
+	}
+	file.f, file.refs = f, 1
+	o.open++
+	return f, nil
+}
+
+// evict closes the open files that nobody reads. Called with mu held.
+func (o *Origin) evict() {
+	for e := range o.files {
+		if file := &o.files[e]; file.f != nil && file.refs == 0 {
+			_ = file.f.Close() // only read from
+			file.f = nil
+			o.open--
+		}
+	}
+}
+
+func (o *Origin) unuse(file *originFile) {
+	o.mu.Lock()
+	file.refs--
+	o.mu.Unlock()
+}
+
+// Close closes the files; nothing may be read any more.
+func (o *Origin) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.evict()
+	return nil
+}

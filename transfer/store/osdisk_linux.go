@@ -1,0 +1,73 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFlags keep an open from ever blocking on a pipe that was put in the way.
+const openFlags = unix.O_NONBLOCK
+
+func renameNew(from *os.Root, oldbase string, to *os.Root, newbase string, slow func() error) error {
+	a, err := from.Open(".")
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	b, err := to.Open(".")
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	err = unix.Renameat2(int(a.Fd()), oldbase, int(b.Fd()), newbase, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		return slow() // a file system that cannot do it in one step
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: oldbase, New: newbase, Err: err}
+	}
+	return nil
+}
+
+// allocate reserves the space, so that a full disk shows now and not midway.
+func allocate(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return f.Truncate(size)
+	}
+	if err != nil {
+		return os.NewSyscallError("fallocate", err)
+	}
+	return nil
+}
+
+func syncFile(f *os.File) error {
+	return os.NewSyscallError("fdatasync", ignoreEINTR(f, unix.Fdatasync))
+}
+
+// syncAll flushes the whole file system: for thousands of files that is far
+// less work than to flush each.
+func syncAll(dir *os.File) error { return os.NewSyscallError("syncfs", ignoreEINTR(dir, unix.Syncfs)) }
+
+func ignoreEINTR(f *os.File, call func(fd int) error) error {
+	for {
+		if err := call(int(f.Fd())); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+var bootID = sync.OnceValue(func() string {
+	p, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // unknown: no two runs are taken for the same boot
+	}
+	return strings.TrimSpace(string(p))
+})

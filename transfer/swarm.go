@@ -1,0 +1,620 @@
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/manifest"
+)
+
+// content is what a swarm serves from: the user's own files, or a part.
+type content interface {
+	// ReadAt fills p with the bytes at off of chunk i. It never gives other
+	// bytes than those that were hashed.
+	ReadAt(i, off int, p []byte) error
+}
+
+// keeper is where a get puts chunks.
+type keeper interface {
+	content
+	Write(i int, p []byte) error
+	Drop(i int) error
+	Complete(i int) bool
+}
+
+// How many peers one transfer has at once (DESIGN: limits).
+const maxPeers = 64
+
+// How often the swarm looks at clocks: late requests, haves to pass on.
+const tick = 50 * time.Millisecond
+
+// A swarm is our side of one share: the connections to its peers, what we have
+// of it, and, for a get, what we still want.
+//
+// mu guards everything below it and is held only for arithmetic, never while
+// anything is read, written, hashed or sent.
+type swarm struct {
+	key     chunk.Hash
+	network Network
+	port    int
+	emit    func(Event)
+
+	mu       sync.Mutex
+	m        *manifest.Manifest // nil until known
+	content  content            // nil until m is known
+	have     *chunk.Bitfield    // chunks that we offer
+	manAsked time.Time          // when a peer was last asked for it
+	news     []int32            // chunks that we came to offer, oldest first
+	sessions []*session
+	peers    map[[32]byte]*PeerStats
+	order    []*PeerStats // peers by arrival
+	wasted   int64
+	closing  bool
+	stop     chan struct{} // closed when closing is set
+
+	learn  func(addr string) // takes a hint; nil if we dial nobody
+	hinted time.Time         // when peers were last told of each other
+
+	manifests chan arrival // manifests with the right root
+
+	get *fetch // nil when we only serve
+
+	running sync.WaitGroup // sessions that were let in; entered with mu held and closing unset
+}
+
+// A fetch is the part of a swarm that wants chunks. The swarm's mu guards it.
+type fetch struct {
+	store    keeper
+	buffers  *buffers
+	pick     *picker
+	want     *chunk.Bitfield // wanted and not written yet
+	asked    []uint8         // how many sessions are asked for a chunk
+	verified *chunk.Bitfield // chunks whose bytes this run has hashed
+	need     func(i int) int64
+	done     int64 // bytes of the selection that are written,
+	total    int64 // and that it has
+	lastByte time.Time
+	moved    chan struct{} // closed when the finished share is served instead of the part
+	sealed   bool          // complete: the store is being finished and must not change
+	corrupt  int           // last chunk that somebody sent wrong, or -2
+	results  chan received
+	failed   func(error) // ends the get
+	complete func()      // nothing is wanted any more
+}
+
+// An arrival is the text of a manifest, which hashes to the root.
+type arrival struct {
+	text []byte
+	from string
+}
+
+// received is a whole chunk that waits to be hashed and written.
+type received struct {
+	from *session
+	i    int
+	buf  []byte
+}
+
+func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swarm {
+	return &swarm{
+		key: key, network: network, port: port, emit: emit,
+		peers:     make(map[[32]byte]*PeerStats),
+		stop:      make(chan struct{}),
+		manifests: make(chan arrival, 1),
+	}
+}
+
+// errors that end a connection for a reason of ours.
+var (
+	errTooMany   = errors.New("too many peers")
+	errDouble    = errors.New("already connected")
+	errBanned    = errors.New("sent wrong bytes before")
+	errStopping  = errors.New("stopping")
+	errNoData    = errors.New("asked for data, got none")
+	errUnasked   = errors.New("data that was not asked for")
+	errOutside   = errors.New("chunk outside the share")
+	errTooEager  = errors.New("too many requests at once")
+	errTooManyGo = errors.New("unasked gone")
+)
+
+// join runs one connection until it ends and returns why it did. It may be
+// called for any number of connections at once.
+func (sw *swarm) join(ctx context.Context, c Conn) error {
+	s := newSession(sw, c)
+	loser, err := sw.enter(s)
+	if loser != nil {
+		_ = loser.conn.Close(errDouble) // it is of no more use, however it ends
+	}
+	if err != nil {
+		_ = c.Close(err)
+		return err
+	}
+	sw.emit(PeerUp{Addr: c.RemoteAddr(), ID: c.ID()})
+	err = s.run(ctx)
+	banned := sw.leave(s)
+	sw.running.Done()
+	sw.emit(PeerDown{Addr: c.RemoteAddr(), ID: c.ID(), Err: err, Banned: banned})
+	return err
+}
+
+// enter adds s, or says why not. If both sides have dialled each other, one of
+// the two connections must go, and both sides must choose the same: it is the
+// one that the peer with the smaller ID has dialled.
+func (sw *swarm) enter(s *session) (loser *session, err error) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	id := s.conn.ID()
+	st := sw.peers[id]
+	if st == nil {
+		st = &PeerStats{ID: id}
+		sw.peers[id] = st
+		sw.order = append(sw.order, st)
+	}
+	st.Addr = s.conn.RemoteAddr()
+	s.stats = st
+	switch {
+	case sw.closing:
+		return nil, errStopping
+	case st.Banned:
+		return nil, errBanned
+	}
+	for _, o := range sw.sessions {
+		if o.conn.ID() != id {
+			continue
+		}
+		if o.conn.Dialled() == s.conn.Dialled() {
+			// A redial of a peer whose old connection has not noticed its end
+			// yet: the new one is alive for certain.
+			loser = o
+			continue
+		}
+		if s.preferred() {
+			loser = o
+			continue
+		}
+		return nil, errDouble
+	}
+	if loser == nil && len(sw.sessions) >= maxPeers {
+		return nil, errTooMany
+	}
+	sw.sessions = append(sw.sessions, s)
+	sw.running.Add(1)
+	if sw.m != nil {
+		s.begin()
+	} else {
+		sw.askManifest(time.Now())
+	}
+	return loser, nil
+}
+
+// leave takes s out and gives back what it was asked for.
+func (sw *swarm) leave(s *session) (banned bool) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	sw.sessions = slices.DeleteFunc(sw.sessions, func(o *session) bool { return o == s })
+	if sw.m == nil {
+		if s.manAsked {
+			sw.manAsked = time.Time{}
+		}
+		sw.askManifest(time.Now())
+	} else if f := sw.get; f != nil {
+		s.release(true)
+		if s.has != nil {
+			for r := range s.has.Ranges() {
+				for i := r.First; i < r.First+r.N; i++ {
+					f.pick.lost(i)
+				}
+			}
+		}
+		sw.refillAll()
+	}
+	return s.stats.Banned
+}
+
+// refillAll lets every session that has room ask for more. Called with mu held.
+func (sw *swarm) refillAll() {
+	now := time.Now()
+	for _, s := range sw.sessions {
+		s.refill(now)
+	}
+}
+
+// stats returns a copy of what was counted.
+func (sw *swarm) statsNow() Stats {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	var t Stats
+	t.Wasted = sw.wasted
+	for _, p := range sw.order {
+		t.Peers = append(t.Peers, *p)
+		t.Received += p.Received
+		t.Sent += p.Sent
+	}
+	return t
+}
+
+// serve sets what we offer. have is taken over by the swarm.
+func (sw *swarm) serve(m *manifest.Manifest, c content, have *chunk.Bitfield) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	sw.m, sw.content, sw.have = m, c, have
+	for _, s := range sw.sessions {
+		s.begin()
+	}
+}
+
+// fetchInto is serve for a get: sel says what is wanted, kept is what the store
+// has of it.
+func (sw *swarm) fetchInto(m *manifest.Manifest, st keeper, sel *manifest.Selection, kept *chunk.Bitfield, f *fetch) {
+	n := m.NumChunks()
+	f.store = st
+	f.buffers = newBuffers(m.MaxChunkLen())
+	f.pick = newPicker(n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	f.asked = make([]uint8, n)
+	f.verified = chunk.NewBitfield(n)
+	f.need = neededBytes(m, sel)
+	f.total = m.Size()
+	if sel != nil {
+		f.total = sel.Size
+	}
+	f.corrupt = -2
+	f.moved = make(chan struct{})
+	f.lastByte = time.Now()
+	f.results = make(chan received, 4)
+	f.want = chunk.NewBitfield(n)
+	offer := chunk.NewBitfield(n)
+	for i := range n {
+		switch {
+		case kept.Has(i):
+			f.done += f.need(i)
+			if st.Complete(i) {
+				offer.Set(i)
+			}
+		case sel == nil || sel.Chunks.Has(i):
+			f.want.Set(i)
+			f.pick.add(i)
+		}
+	}
+	sw.mu.Lock()
+	sw.get = f
+	sw.mu.Unlock()
+	sw.serve(m, st, offer)
+}
+
+// neededBytes returns how many bytes of a chunk the selection wants.
+func neededBytes(m *manifest.Manifest, sel *manifest.Selection) func(i int) int64 {
+	if sel == nil {
+		return func(i int) int64 { return int64(m.ChunkLen(i)) }
+	}
+	return func(i int) int64 {
+		n := int64(0)
+		for x := range m.Extents(i) {
+			if sel.Entries.Has(x.Entry) {
+				n += int64(x.Len)
+			}
+		}
+		return n
+	}
+}
+
+// work hashes and writes chunks until results is closed. Any number may run.
+func (sw *swarm) work() {
+	for r := range sw.get.results {
+		if err := sw.settle(r); err != nil {
+			sw.get.failed(err)
+		}
+		sw.get.buffers.put(r.buf)
+	}
+}
+
+// settle checks one chunk and writes it. Its error ends the get; a wrong chunk
+// only ends the peer.
+func (sw *swarm) settle(r received) error {
+	f := sw.get
+	sw.mu.Lock()
+	wanted := f.want.Has(r.i)
+	if !wanted {
+		sw.wasted += int64(len(r.buf))
+	}
+	sw.mu.Unlock()
+	if !wanted {
+		return nil // somebody else was faster
+	}
+	if chunk.Sum(r.buf) != sw.m.ChunkHash(r.i) {
+		sw.ban(r.from, r.i, len(r.buf))
+		return nil
+	}
+	if err := f.store.Write(r.i, r.buf); err != nil {
+		return err
+	}
+	sw.written(r)
+	return nil
+}
+
+// ban ends the connection to a peer that sent wrong bytes for chunk i, which
+// may be -1 for the manifest, and keeps it out from now on.
+func (sw *swarm) ban(s *session, i, n int) {
+	sw.mu.Lock()
+	s.stats.Banned = true
+	sw.wasted += int64(n)
+	if f := sw.get; f != nil && i >= 0 {
+		f.corrupt = i
+		s.giveBack(i)
+	}
+	sw.mu.Unlock()
+	s.end(&CorruptError{Index: i})
+}
+
+// written notes that a chunk is on disk.
+func (sw *swarm) written(r received) {
+	f := sw.get
+	complete := f.store.Complete(r.i)
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	if !f.want.Clear(r.i) { // two workers had the same chunk
+		sw.wasted += int64(len(r.buf))
+		return
+	}
+	r.from.stats.Used += int64(len(r.buf))
+	f.done += f.need(r.i)
+	f.verified.Set(r.i)
+	if f.asked[r.i] > 0 {
+		f.asked[r.i]--
+	}
+	f.pick.remove(r.i)
+	if f.asked[r.i] > 0 {
+		for _, s := range sw.sessions {
+			s.cancel(r.i)
+		}
+	}
+	if complete {
+		sw.offer(r.i)
+	}
+	if f.want.None() {
+		f.complete()
+	}
+}
+
+// offer lets others fetch chunk i from us. Called with mu held.
+func (sw *swarm) offer(i int) {
+	if sw.have.Set(i) {
+		sw.news = append(sw.news, int32(i))
+	}
+}
+
+// check hashes chunk i as it lies in the store, in small pieces, and takes it
+// back if it is not what it should be: an earlier run wrote it, and disks rot.
+// It reports whether the chunk is right.
+func (sw *swarm) check(i int, buf []byte) (bool, error) {
+	f := sw.get
+	h := chunk.NewHasher()
+	defer h.Release()
+	for off, n := 0, sw.m.ChunkLen(i); off < n; {
+		p := buf[:min(len(buf), n-off)]
+		if err := f.store.ReadAt(i, off, p); err != nil {
+			return false, err
+		}
+		h.Write(p)
+		off += len(p)
+	}
+	if h.Sum() == sw.m.ChunkHash(i) {
+		sw.mu.Lock()
+		f.verified.Set(i)
+		sw.mu.Unlock()
+		return true, nil
+	}
+	sw.mu.Lock()
+	if f.sealed || !f.want.Set(i) { // wanted from here on, so it cannot be sealed
+		sw.mu.Unlock()
+		return false, nil
+	}
+	sw.have.Clear(i)
+	f.done -= f.need(i)
+	sw.mu.Unlock()
+	if err := f.store.Drop(i); err != nil {
+		return false, err
+	}
+	sw.mu.Lock()
+	f.pick.add(i) // only now: its new record must come after the one that drops it
+	sw.refillAll()
+	sw.mu.Unlock()
+	return false, nil
+}
+
+// How long one peer may take to send the manifest before another is asked too.
+const manifestPatience = 2 * time.Second
+
+// askManifest asks the next peer for the manifest, if it is time to. Called
+// with mu held.
+func (sw *swarm) askManifest(now time.Time) {
+	if sw.m != nil || now.Sub(sw.manAsked) < manifestPatience {
+		return
+	}
+	for _, s := range sw.sessions {
+		if s.manTried {
+			continue
+		}
+		s.manTried, s.manAsked = true, true
+		sw.manAsked = now
+		s.wmu.Lock()
+		s.askMan = true
+		s.wmu.Unlock()
+		s.poke()
+		return
+	}
+}
+
+// arrived takes a manifest from s. One that is wrong bans its sender.
+func (sw *swarm) arrived(s *session, text []byte) error {
+	if chunk.Sum(text) != sw.key {
+		sw.ban(s, -1, len(text))
+		sw.mu.Lock()
+		sw.manAsked = time.Time{}
+		sw.askManifest(time.Now())
+		sw.mu.Unlock()
+		return &CorruptError{Index: -1}
+	}
+	select {
+	case sw.manifests <- arrival{text, s.conn.RemoteAddr()}:
+	default: // another peer was faster
+	}
+	return nil
+}
+
+func (sw *swarm) manifestNow() *manifest.Manifest {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return sw.m
+}
+
+// watch looks after late requests and spreads haves until ctx ends.
+func (sw *swarm) watch(ctx context.Context) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			var stalled []*session
+			sw.mu.Lock()
+			for _, s := range sw.sessions {
+				if s.late(now) {
+					stalled = append(stalled, s)
+				}
+				if s.started && !s.seed && s.told < len(sw.news) {
+					s.poke()
+				}
+			}
+			sw.askManifest(now)
+			if now.Sub(sw.hinted) > hintInterval/2 {
+				sw.hinted = now
+				for _, s := range sw.sessions {
+					if fresh := s.spread(); fresh != nil {
+						s.wmu.Lock()
+						s.hints = append(s.hints, fresh...)
+						s.wmu.Unlock()
+						s.poke()
+					}
+				}
+			}
+			if sw.get != nil {
+				sw.refillAll() // what was late, or the endgame, may be for somebody else now
+			}
+			sw.mu.Unlock()
+			for _, s := range stalled {
+				s.end(errNoData)
+			}
+		}
+	}
+}
+
+// closeAll says good-bye to everyone; no new session is let in.
+func (sw *swarm) closeAll() {
+	sw.mu.Lock()
+	if !sw.closing {
+		sw.closing = true
+		close(sw.stop)
+	}
+	all := slices.Clone(sw.sessions)
+	sw.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, s := range all {
+		wg.Go(func() { _ = s.conn.Close(nil) })
+	}
+	wg.Wait()
+}
+
+// reasons says for each connected peer why nothing comes from it. Called
+// without mu.
+func (sw *swarm) reasons() []string {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	var rs []string
+	for _, s := range sw.sessions {
+		switch {
+		case sw.m == nil:
+			rs = append(rs, fmt.Sprintf("%s: has not sent the manifest yet", s.conn.RemoteAddr()))
+		case sw.get == nil:
+		case s.refused > 0:
+			rs = append(rs, fmt.Sprintf("%s: refused %d chunks that are missing; its files have changed", s.conn.RemoteAddr(), s.refused))
+		case len(s.queue) == 0:
+			rs = append(rs, fmt.Sprintf("%s: has none of the %d missing chunks", s.conn.RemoteAddr(), sw.get.want.Count()))
+		default:
+			rs = append(rs, fmt.Sprintf("%s: asked for %d chunks, sends nothing", s.conn.RemoteAddr(), len(s.queue)))
+		}
+	}
+	slices.SortFunc(rs, cmp.Compare)
+	return rs
+}
+
+// seal reports whether nothing is wanted any more, and if so lets nothing
+// change the store from now on.
+func (sw *swarm) seal() bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	if sw.get.want.None() {
+		sw.get.sealed = true
+	}
+	return sw.get.sealed
+}
+
+// progress returns how far a get is, and how long no byte has come; that is
+// negative once it is sealed.
+func (sw *swarm) progress(began, now time.Time) (p Progress, idle time.Duration) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	p.Peers = len(sw.sessions)
+	f := sw.get
+	if f == nil || sw.m == nil {
+		return p, now.Sub(began)
+	}
+	p.Done, p.Total = f.done, f.total
+	if f.sealed {
+		return p, -1
+	}
+	return p, now.Sub(f.lastByte)
+}
+
+// lastCorrupt returns a chunk that somebody sent wrong; -1 is the manifest.
+func (sw *swarm) lastCorrupt() int {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	if sw.get == nil {
+		return -1
+	}
+	return sw.get.corrupt
+}
+
+// refusedByAll reports whether every connected peer has refused, or does not
+// have, what is missing, and at least one has refused.
+func (sw *swarm) refusedByAll() bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	refused := 0
+	for _, s := range sw.sessions {
+		if s.inflight > 0 {
+			return false
+		}
+		refused += s.refused
+	}
+	return refused > 0
+}
+
+// nobodyEver reports whether no peer was ever connected.
+func (sw *swarm) nobodyEver() bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return len(sw.order) == 0
+}
+
+// drained waits until every session has ended. No new one can begin: the swarm
+// is closing.
+func (sw *swarm) drained() { sw.running.Wait() }

@@ -1,0 +1,279 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/shoal-p2p/shoal/chunk"
+)
+
+// An outgoing is what the writer works off: control lines first, since they are
+// short and others wait for them, then one segment of data, then it looks again.
+type outgoing struct {
+	seg []byte // for one segment; made when first needed
+
+	man    string // rest of the manifest that is being sent
+	manOff int
+
+	i, off int // the chunk that is being sent, and how much of it is out; i < 0: none
+}
+
+// write sends until ctx ends or the connection breaks.
+func (s *session) write(ctx context.Context) error {
+	o := outgoing{i: -1}
+	if s.sw.port > 0 {
+		if err := s.conn.SendListen(s.sw.port); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := s.writeControl(&o); err != nil {
+			return err
+		}
+		more, err := s.writeSegment(&o)
+		if err != nil {
+			return err
+		}
+		if err := s.conn.Flush(); err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		}
+	}
+}
+
+// writeControl sends the lines that wait.
+func (s *session) writeControl(o *outgoing) error {
+	s.wmu.Lock()
+	wants, cancels, gones := s.wants, s.cancels, s.gones
+	s.wants, s.cancels, s.gones = nil, nil, nil
+	hints := s.hints
+	s.hints = nil
+	hello, askMan := s.hello, s.askMan
+	s.hello, s.askMan = false, false
+	s.wmu.Unlock()
+
+	if askMan {
+		if err := s.conn.SendWantManifest(); err != nil {
+			return err
+		}
+	}
+	if hello {
+		if err := s.writeHello(); err != nil {
+			return err
+		}
+	}
+	if len(cancels) > 0 {
+		if err := s.conn.SendCancel(cancels); err != nil {
+			return err
+		}
+	}
+	if len(wants) > 0 {
+		if err := s.conn.SendWant(wants); err != nil {
+			return err
+		}
+	}
+	if len(gones) > 0 {
+		if err := s.conn.SendGone(gones); err != nil {
+			return err
+		}
+	}
+	if len(hints) > 0 {
+		if err := s.conn.SendPeers(hints); err != nil {
+			return err
+		}
+	}
+	return s.writeNews()
+}
+
+// writeHello says what we have as of now.
+func (s *session) writeHello() error {
+	s.sw.mu.Lock()
+	if s.broken != nil {
+		s.sw.mu.Unlock()
+		return s.broken
+	}
+	s.told = len(s.sw.news)
+	var some *chunk.Bitfield
+	if !s.sw.have.All() {
+		some = s.sw.have.Clone()
+	}
+	s.sw.mu.Unlock()
+	switch {
+	case some == nil:
+		return s.conn.SendHaveAll()
+	case some.None():
+		return nil
+	}
+	return s.conn.SendHaves(some)
+}
+
+// writeNews says what came since. Seeds need not hear it.
+func (s *session) writeNews() error {
+	s.sw.mu.Lock()
+	if s.seed || !s.started || s.told == len(s.sw.news) {
+		s.told = len(s.sw.news)
+		s.sw.mu.Unlock()
+		return nil
+	}
+	all := s.sw.have.All()
+	fresh := chunk.NewBitfield(s.sw.m.NumChunks())
+	for _, i := range s.sw.news[s.told:] {
+		fresh.Set(int(i))
+	}
+	s.told = len(s.sw.news)
+	s.sw.mu.Unlock()
+	if all {
+		return s.conn.SendHaveAll()
+	}
+	return s.conn.SendHaves(fresh)
+}
+
+// writeSegment sends the next piece of what the peer wants, and reports whether
+// there is more.
+func (s *session) writeSegment(o *outgoing) (more bool, err error) {
+	if sent, err := s.writeManifest(o); sent || err != nil {
+		return true, err
+	}
+	if o.i < 0 {
+		if o.i = s.nextWanted(); o.i < 0 {
+			return false, nil
+		}
+		o.off = 0
+	}
+	if o.seg == nil {
+		o.seg = alignedBuffer(maxSegment)
+	}
+	i := o.i
+	p := o.seg[:min(maxSegment, s.sw.m.ChunkLen(i)-o.off)]
+	if err := s.sw.read(i, o.off, p, o.seg); errors.Is(err, errStopping) {
+		return false, err
+	} else if err != nil {
+		s.sw.emit(Warning{Text: err.Error()})
+		o.i = -1
+		s.wmu.Lock()
+		s.gones = append(s.gones, chunk.Range{First: i, N: 1})
+		s.wmu.Unlock()
+		return true, nil
+	}
+	if err := s.conn.SendData(i, o.off, p); err != nil {
+		return false, err
+	}
+	s.sw.mu.Lock()
+	s.stats.Sent += int64(len(p))
+	s.sw.mu.Unlock()
+	if o.off += len(p); o.off == s.sw.m.ChunkLen(i) {
+		o.i = -1
+	}
+	return true, nil
+}
+
+// writeManifest sends a segment of the manifest if the peer wants it and we
+// know it.
+func (s *session) writeManifest(o *outgoing) (sent bool, err error) {
+	if o.man == "" {
+		m := s.sw.manifestNow()
+		s.wmu.Lock()
+		wanted := s.wantMan && m != nil
+		if wanted {
+			s.wantMan = false
+		}
+		s.wmu.Unlock()
+		if !wanted {
+			return false, nil
+		}
+		o.man, o.manOff = m.Text(), 0
+		if err := s.conn.SendManifest(int64(len(o.man))); err != nil {
+			return true, err
+		}
+	}
+	if o.seg == nil {
+		o.seg = alignedBuffer(maxSegment)
+	}
+	n := copy(o.seg, o.man)
+	if err := s.conn.SendData(-1, o.manOff, o.seg[:n]); err != nil {
+		return true, err
+	}
+	o.man, o.manOff = o.man[n:], o.manOff+n
+	return true, nil
+}
+
+// nextWanted takes the next chunk that the peer wants, or returns -1. Chunks
+// that we do not offer are refused.
+func (s *session) nextWanted() int {
+	for {
+		s.wmu.Lock()
+		if len(s.serving) == 0 {
+			s.serving = nil
+			s.wmu.Unlock()
+			return -1
+		}
+		r := &s.serving[0]
+		i := r.First
+		r.First++
+		if r.N--; r.N == 0 {
+			s.serving = s.serving[1:]
+		}
+		s.backlog -= int64(s.sw.m.ChunkLen(i))
+		s.wmu.Unlock()
+
+		s.sw.mu.Lock()
+		offered := s.sw.have.Has(i)
+		s.sw.mu.Unlock()
+		if offered {
+			return i
+		}
+		s.wmu.Lock()
+		s.gones = append(s.gones, chunk.Range{First: i, N: 1})
+		s.wmu.Unlock()
+		s.poke()
+	}
+}
+
+// read fills p with the bytes at off of chunk i, for a peer. A chunk that an
+// earlier run has written is hashed before it goes out for the first time; buf
+// is for that.
+func (sw *swarm) read(i, off int, p, buf []byte) error {
+	sw.mu.Lock()
+	c, f := sw.content, sw.get
+	fromPart := f != nil && c == content(f.store)
+	checked := !fromPart || f.verified.Has(i)
+	sw.mu.Unlock()
+	if !checked && off == 0 {
+		right, err := sw.check(i, buf)
+		if err != nil {
+			return err
+		}
+		if !right {
+			return fmt.Errorf("chunk %d was damaged on disk since it was fetched", i)
+		}
+	}
+	err := c.ReadAt(i, off, p)
+	if err == nil || !fromPart {
+		return err
+	}
+	// When a get is finished its part becomes the share, and for a moment it
+	// is neither.
+	sw.mu.Lock()
+	sealed := f.sealed
+	sw.mu.Unlock()
+	if !sealed {
+		return err
+	}
+	select {
+	case <-f.moved:
+	case <-sw.stop:
+		return errStopping
+	}
+	sw.mu.Lock()
+	c = sw.content
+	sw.mu.Unlock()
+	return c.ReadAt(i, off, p)
+}
