@@ -60,7 +60,8 @@ type Node struct {
 
 type share struct {
 	secrets
-	f func(*Conn)
+	f     func(*Conn)
+	calls sync.WaitGroup // of f; Add only while the node's shares hold it, under nmu
 }
 
 // NewNode returns a node that neither dials nor listens yet.
@@ -119,7 +120,9 @@ func (n *Node) ID() ID { return n.cfg.Identity.id }
 // Accept calls f with each connection of a peer that knows key, in a goroutine
 // of its own that Close waits for. f has the connection to itself and calls Run;
 // it is closed when f returns. A later Accept of the same key takes its place.
-// stop ends it for further peers; connections stay.
+// stop ends it for further peers and waits until the calls of f have returned,
+// which is for them or their owner to bring about: stop closes no connection.
+// It must not be called from f.
 func (n *Node) Accept(key [32]byte, f func(*Conn)) (stop func()) {
 	s := &share{secrets: newSecrets(key), f: f}
 	n.nmu.Lock()
@@ -127,10 +130,11 @@ func (n *Node) Accept(key [32]byte, f func(*Conn)) (stop func()) {
 	n.nmu.Unlock()
 	return func() {
 		n.nmu.Lock()
-		defer n.nmu.Unlock()
 		if n.shares[s.name] == s {
 			delete(n.shares, s.name)
 		}
+		n.nmu.Unlock()
+		s.calls.Wait()
 	}
 }
 
@@ -212,6 +216,7 @@ func (n *Node) Serve(nc net.Conn) {
 			n.log(slog.LevelInfo, "not admitted", "addr", nc.RemoteAddr().String(), "err", err)
 			return
 		}
+		defer s.calls.Done()
 		defer c.Close(nil)
 		s.f(c)
 	})
@@ -275,7 +280,7 @@ func (n *Node) welcome(bc *bufConn, v *visit) (*Conn, *share, error) {
 	if !n.admit(v) {
 		return nil, nil, ErrBusy
 	}
-	c, err := n.open(a, func() { n.leave(v) })
+	c, err := n.open(a, s, func() { n.leave(v) })
 	return c, s, err
 }
 
@@ -346,7 +351,7 @@ func (n *Node) join(ctx context.Context, nc net.Conn, key [32]byte) (*Conn, erro
 	if !stop() {
 		return nil, fmt.Errorf("%w: admission", ErrTimeout)
 	}
-	c, err := n.open(a, nil)
+	c, err := n.open(a, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -463,8 +468,8 @@ func (a *admission) refuse(err error) error {
 	return err
 }
 
-// open makes the Conn.
-func (n *Node) open(a *admission, onClose func()) (*Conn, error) {
+// open makes the Conn. With a share it also counts a call of its function.
+func (n *Node) open(a *admission, s *share, onClose func()) (*Conn, error) {
 	a.bc.SetDeadline(time.Time{})
 	a.bc.grow()
 	c := newConn(a.bc, a.tc, a.lr, nil)
@@ -481,6 +486,12 @@ func (n *Node) open(a *admission, onClose func()) (*Conn, error) {
 	defer n.nmu.Unlock()
 	if n.closed {
 		return nil, ErrClosed
+	}
+	if s != nil {
+		if n.shares[s.name] != s {
+			return nil, ErrNoShare // stopped meanwhile
+		}
+		s.calls.Add(1)
 	}
 	n.conns[c] = struct{}{}
 	return c, nil

@@ -194,8 +194,10 @@ func TestErrorsReachThePeer(t *testing.T) {
 		{"bye", nil, nil, ""},
 		{"told", protocolErrorf(codeBusy, "64 peers"), ErrBusy, `peer: closed by the peer: busy: "64 peers"`},
 		{"private", fmt.Errorf("open /home/me/secret: %w", io.ErrUnexpectedEOF), nil, "peer: closed by the peer: internal"},
-		{"escaped", protocolErrorf("odd", "a\nb\x1b[31m\u202e%s", strings.Repeat("x", 1000)), nil,
-			`peer: closed by the peer: odd: "a?b?[31m?` + strings.Repeat("x", 191) + `"`},
+		{
+			"escaped", protocolErrorf("odd", "a\nb\x1b[31m\u202e%s", strings.Repeat("x", 1000)), nil,
+			`peer: closed by the peer: odd: "a?b?[31m?` + strings.Repeat("x", 191) + `"`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := tcpPair(t)
