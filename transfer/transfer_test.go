@@ -41,8 +41,13 @@ func writeTree(t testing.TB) string {
 		name string
 		n    int
 	}{
-		{"a/empty", 0}, {"a/one", 1}, {"a/small", 5_000}, {"b/c/large", 3<<20 + 17},
-		{"b/exact", 256 << 10}, {"big", 5 << 20}, {"z/last", 100},
+		{"a/empty", 0},
+		{"a/one", 1},
+		{"a/small", 5_000},
+		{"b/c/large", 3<<20 + 17},
+		{"b/exact", 256 << 10},
+		{"big", 5 << 20},
+		{"z/last", 100},
 	} {
 		p := filepath.Join(dir, f.name)
 		must(t, os.MkdirAll(filepath.Dir(p), 0o755))

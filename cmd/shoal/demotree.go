@@ -186,4 +186,3 @@ func compareFiles(a, b string) error {
 	}
 	return nil
 }
-

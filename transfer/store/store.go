@@ -851,7 +851,10 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	err := s.Barrier()
+	var err error
+	if s.journal != nil { // else Finish has flushed everything
+		err = s.Barrier()
+	}
 	s.closeFiles()
 	return errors.Join(err, s.unlock(), s.d.Close())
 }
@@ -898,7 +901,7 @@ func (s *Store) Finish(ctx context.Context) error {
 	} else {
 		s.dirty[0] = struct{}{}
 	}
-	if err := s.flushAll(); err != nil && s.ignoreUnsupported(err) != nil {
+	if err := s.Barrier(); err != nil {
 		return err
 	}
 	s.closeFiles()
