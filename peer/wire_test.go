@@ -284,7 +284,7 @@ func TestLineLimits(t *testing.T) {
 				}
 			}
 			lr := newLineReader(strings.NewReader(s + strings.Repeat("7", over+1)))
-			if _, err := lr.next(); (over >= 0) != (errors.As(err, new(*ProtocolError))) {
+			if _, err := lr.next(); (over >= 0) != errors.As(err, new(*ProtocolError)) {
 				t.Errorf("%swithout LF, %d bytes: %v", tt.verb, len(s)+over+1, err)
 			}
 		}
