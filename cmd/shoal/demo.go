@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/manifest"
 )
 
 func (a *app) demoCommand() *cli.Command {
@@ -182,6 +185,7 @@ func (d *demo) run(ctx context.Context) error {
 type seed struct {
 	cmd          *exec.Cmd
 	ticket, addr string
+	root         chunk.Hash
 }
 
 func (d *demo) startSeeds(ctx context.Context, src string) ([3]seed, error) {
@@ -197,8 +201,15 @@ func (d *demo) startSeeds(ctx context.Context, src string) ([3]seed, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return seeds, err
 	}
-	if seeds[0].ticket[:20] != seeds[1].ticket[:20] {
-		return seeds, errors.New("two peers give one tree different tickets")
+	for i := range seeds {
+		t, err := manifest.ParseTicket(seeds[i].ticket)
+		if err != nil {
+			return seeds, fmt.Errorf("peer %d: %w", i+1, err)
+		}
+		if i > 0 && t.Root != seeds[0].root {
+			return seeds, errors.New("two peers give one tree different roots")
+		}
+		seeds[i].root = t.Root
 	}
 	return seeds, nil
 }
@@ -210,7 +221,7 @@ func (d *demo) startSeed(ctx context.Context, src string, i int) (seed, error) {
 	}
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err != nil {
-		return seed{}, fmt.Errorf("peer %d ended: %w", i+1, errors.Join(cmd.wait()))
+		return seed{}, fmt.Errorf("peer %d ended: %w", i+1, cmd.wait())
 	}
 	var e demoEvent
 	if err := json.Unmarshal(line, &e); err != nil || e.Event != "ticket" || len(e.Addrs) != 1 {

@@ -111,21 +111,49 @@ func (a *app) prepare(cmds []*cli.Command) {
 
 func unknownCommand(name string, cmds []*cli.Command) error {
 	msg := fmt.Sprintf("there is no command %q", name)
-	if s := cli.SuggestCommand(cmds, name); s != "" {
-		msg += "; " + strings.ToLower(s)
+	for _, c := range cmds {
+		if near(name, c.Name) {
+			msg += fmt.Sprintf("; did you mean %s?", c.Name)
+			break
+		}
 	}
 	return &usageError{msg: msg, see: "shoal --help"}
 }
 
+// near reports whether got could be a slip for want: a letter wrong, missing,
+// too many or swapped with the next, or a beginning of it.
+func near(got, want string) bool {
+	if len(got) >= 2 && strings.HasPrefix(want, got) {
+		return true
+	}
+	i := 0
+	for i < len(got) && i < len(want) && got[i] == want[i] {
+		i++
+	}
+	g, w := got[i:], want[i:]
+	switch {
+	case g == "" || w == "":
+		return len(g)+len(w) <= 1
+	case g[1:] == w[1:], g[1:] == w, g == w[1:]:
+		return true
+	}
+	return len(g) > 1 && len(w) > 1 && g[0] == w[1] && g[1] == w[0] && g[2:] == w[2:]
+}
+
+// onUsageError makes the errors of the flag library ours.
 func onUsageError(cc *cli.Context, err error, _ bool) error {
 	see := "shoal --help"
-	if cc.Command != nil && cc.Command.Name != "" && cc.Command.Name != "shoal" {
+	if cc.Command != nil && cc.Command.HelpName != "" {
 		see = cc.Command.HelpName + " --help"
-		if cc.Command.HelpName == "" {
-			see = "shoal " + cc.Command.Name + " --help"
-		}
 	}
-	return &usageError{msg: strings.ReplaceAll(err.Error(), "flag provided but not defined: ", "there is no flag "), see: see}
+	msg := err.Error()
+	if flag, ok := strings.CutPrefix(msg, "flag provided but not defined: -"); ok {
+		if len(flag) > 1 {
+			flag = "-" + flag
+		}
+		msg = "there is no flag -" + flag
+	}
+	return &usageError{msg: msg, see: see}
 }
 
 // A usageError reports a command line that cannot be carried out.
