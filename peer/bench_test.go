@@ -17,6 +17,7 @@ type sink struct {
 
 func (s *sink) Segment(i, off, n int) ([]byte, error) { return s.p[:n], nil }
 func (s *sink) Have([]chunk.Range) error              { return nil }
+func (s *sink) Want([]chunk.Range) error              { return nil }
 func (s *sink) Received(i, off, n int) error {
 	if s.left -= n; s.left == 0 {
 		close(s.done)

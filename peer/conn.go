@@ -23,6 +23,10 @@ const (
 	// closeLimit is how long the last words of a connection may take.
 	closeLimit = 500 * time.Millisecond
 
+	// maxDrain bounds what is read and thrown away meanwhile: more than is on
+	// its way in both systems' buffers.
+	maxDrain = 16 << 20
+
 	maxPlain = 16 << 10 // bytes in a TLS record
 
 	// maxBatch bounds the ranges that the handler gets in one call from a bits line.
@@ -787,10 +791,12 @@ func (c *Conn) mute(err error) {
 // that Close has set: if bytes were left unread, the system would reset the
 // connection, and the peer might never see why.
 func (c *Conn) drain() {
-	for {
-		if n, err := c.bc.Read(c.lr.buf); err != nil || n == 0 {
+	for left := maxDrain; left > 0; {
+		n, err := c.bc.Read(c.lr.buf)
+		if err != nil || n == 0 {
 			return
 		}
+		left -= n
 	}
 }
 
