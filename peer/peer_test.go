@@ -37,8 +37,7 @@ const testManifest = "not really a manifest\n"
 
 // A testSeed is a handler that serves testContent, and a log of its calls.
 type testSeed struct {
-	c    *Conn
-	send func(func() error) // how writes are done, nil: at once; Run must not write itself
+	c *Conn
 
 	mu       sync.Mutex
 	log      []string

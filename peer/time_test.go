@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/shoal-p2p/shoal/chunk"
 )
@@ -457,6 +458,17 @@ type addrConn struct {
 
 func (c *addrConn) RemoteAddr() net.Addr { return c.addr }
 func (c *addrConn) Close() error         { c.closed = true; return nil }
+
+// TestAlignment: the kernel's copies begin on a page.
+func TestAlignment(t *testing.T) {
+	bc := newBufConn(nil, time.Second)
+	bc.grow()
+	for _, p := range [][]byte{bc.rbuf, bc.wbuf[:1]} {
+		if at := uintptr(unsafe.Pointer(unsafe.SliceData(p))); at%4096 != 0 {
+			t.Errorf("buffer at %#x", at)
+		}
+	}
+}
 
 // TestSteadyAllocs: nothing of ours is allocated per segment and line.
 func TestSteadyAllocs(t *testing.T) {
