@@ -165,16 +165,10 @@ func (a *app) fetch(cc *cli.Context, o transfer.GetOptions, req request, line st
 		return nil
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
 		return &interruptedError{cause: context.Cause(ctx), done: g.done, total: g.total, line: line}
-	case isSelect(err):
-		return selectError(err)
+	case g.selErr != nil:
+		return selectError(g.selErr)
 	}
 	return err
-}
-
-// isSelect reports whether err is about the globs of --only and --exclude.
-func isSelect(err error) bool {
-	var g interface{ Glob() string }
-	return errors.As(err, &g)
 }
 
 // A getting shows what a get does.
@@ -192,6 +186,7 @@ type getting struct {
 	jsonAt      time.Time
 	seeding     string
 	result      *transfer.Result
+	selErr      error  // why the globs choose nothing
 	part        string // as it is on the list of transfers
 
 	// The list of transfers is kept in the background: another process may
@@ -204,9 +199,19 @@ func (g *getting) event(e transfer.Event) {
 	a := g.a
 	switch e := e.(type) {
 	case transfer.Found:
+		sel, err := choose(e.Manifest, g.o.Only, g.o.Exclude)
+		if err != nil {
+			g.selErr = err // Get is about to find the same
+			break
+		}
 		g.total = e.Manifest.Size()
+		if sel != nil {
+			g.total = sel.Size
+			a.sayf("getting %s of %s", countSize(sel.NumFiles, sel.Size), describe(e.Manifest))
+		} else {
+			a.sayf("getting %s", describe(e.Manifest))
+		}
 		g.remember(e.Manifest)
-		a.sayf("getting %s", describe(e.Manifest))
 		g.emit("found", map[string]any{"name": e.Manifest.Name(), "size": e.Manifest.Size(), "chunks": e.Manifest.NumChunks(), "from": e.From})
 	case transfer.Resumed:
 		g.done, g.total = e.Kept, e.Total

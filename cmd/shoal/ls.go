@@ -104,15 +104,19 @@ func kindText(k manifest.Kind) string {
 
 // selection returns what --only and --exclude choose: nil for everything.
 func selection(m *manifest.Manifest, cc *cli.Context) (*manifest.Selection, error) {
-	only, exclude := cc.StringSlice("only"), cc.StringSlice("exclude")
-	if len(only)+len(exclude) == 0 {
-		return nil, nil
-	}
-	sel, err := m.Select(only, exclude)
+	sel, err := choose(m, cc.StringSlice("only"), cc.StringSlice("exclude"))
 	if err != nil {
 		return nil, selectError(err)
 	}
 	return sel, nil
+}
+
+// choose returns what globs choose: nil for everything.
+func choose(m *manifest.Manifest, only, exclude []string) (*manifest.Selection, error) {
+	if len(only)+len(exclude) == 0 {
+		return nil, nil
+	}
+	return m.Select(only, exclude)
 }
 
 // selectError says what to do about globs that choose nothing.

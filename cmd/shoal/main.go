@@ -18,6 +18,11 @@ func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
 
 // run is main without os.Exit. args[0] is the program's name.
 func run(args []string, stdout, stderr *os.File) int {
+	for _, v := range os.Environ() { // a variable that is empty is as good as none
+		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "SHOAL_") {
+			_ = os.Unsetenv(name)
+		}
+	}
 	a := &app{args: args, ui: newUI(stdout, stderr)}
 	ctx, stop := withSignals(context.Background())
 	defer stop()

@@ -3,15 +3,23 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/mr-tron/base58"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/manifest"
 )
 
 // leakChecked runs the tests, and then looks for goroutines that were left.
@@ -36,37 +44,204 @@ func TestMain(m *testing.M) {
 // TestScripts runs the stories in testdata/script with the real program. Beside
 // testscript's own commands they know
 //
-//	waitfor FILE TEXT   wait until FILE holds TEXT
-//	ticket VAR FILE     put the ticket that FILE holds into $VAR
-//	code N ARGS...      run ARGS, which must end with the exit code N
-//	noise FILE SIZE     make a file of SIZE bytes, the same for the same name
-//	edit FILE OFFSET    change one byte of FILE
+//	waitfor FILE [TEXT]  wait until FILE is there, and holds TEXT
+//	seed VAR ARGS...     run share with ARGS in the background, with its ticket in
+//	                     $VAR and its address in ${VAR}_ADDR
+//	stop VAR [SIGNAL]    end it, by SIGINT unless told otherwise; it must exit with 0.
+//	                     What it printed is in VAR.stdout and VAR.stderr
+//	speak VAR TEXT       listen at an address, put it into $VAR, and answer with TEXT
+//	code N ARGS...       run ARGS, which must end with the exit code N
+//	say N ARGS...        the same; there must be one line on stderr, and none on stdout
+//	snapshot             remember all that lies in the working folder
+//	unchanged            fail unless it is the same as at the last snapshot
+//	noise FILE SIZE      make a file of SIZE bytes, the same for the same name
+//	edit FILE OFFSET     change one byte of FILE
+//	future VAR           put a ticket of version 2 into $VAR
+//	broken VAR TICKET    put the ticket into $VAR with a line break in it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
 		RequireExplicitExec: false,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SHOAL_HOME", filepath.Join(e.WorkDir, ".home"))
+			e.Values["seeds"] = map[string]*scriptSeed{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfor": waitFor, "ticket": ticketOf, "code": exitCode, "noise": makeNoise, "edit": editFile,
+			"waitfor": waitFor, "code": exitCode, "noise": makeNoise, "edit": editFile, "say": sayCode,
+			"seed": startSeed, "stop": stopSeed, "speak": speak, "snapshot": snapshot, "unchanged": unchanged, "future": future, "broken": broken,
 		},
 	})
 }
 
+// A scriptSeed is a share that runs beside a script.
+type scriptSeed struct {
+	cmd            *exec.Cmd
+	stdout, stderr string // names of files
+}
+
+func startSeed(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: seed VAR ARGS...")
+	}
+	exe, err := exec.LookPath("shoal")
+	ts.Check(err)
+	s := &scriptSeed{stdout: ts.MkAbs(args[0] + ".stdout"), stderr: ts.MkAbs(args[0] + ".stderr")}
+	s.cmd = exec.Command(exe, append([]string{"share", "--listen", "127.0.0.1:0"}, args[1:]...)...)
+	s.cmd.Dir = ts.MkAbs(".")
+	s.cmd.Env = append(os.Environ(), "SHOAL_HOME="+ts.Getenv("SHOAL_HOME"))
+	out, err := os.Create(s.stdout)
+	ts.Check(err)
+	defer out.Close()
+	errs, err := os.Create(s.stderr)
+	ts.Check(err)
+	defer errs.Close()
+	s.cmd.Stdout, s.cmd.Stderr = out, errs
+	ts.Check(s.cmd.Start())
+	ts.Defer(func() {
+		_ = s.cmd.Process.Kill() // it was stopped, if all went well
+		_ = s.cmd.Wait()
+	})
+	ts.Value("seeds").(map[string]*scriptSeed)[args[0]] = s
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(s.stdout)
+		ts.Check(err)
+		if line, _, ok := strings.Cut(string(b), "\n"); ok {
+			t, err := manifest.ParseTicket(line)
+			ts.Check(err)
+			ts.Setenv(args[0], line)
+			ts.Setenv(args[0]+"_ADDR", t.Addrs[0])
+			return
+		}
+		if time.Now().After(end) {
+			b, _ := os.ReadFile(s.stderr)
+			ts.Fatalf("no ticket from share: %s", b)
+		}
+	}
+}
+
+func stopSeed(ts *testscript.TestScript, _ bool, args []string) {
+	s := ts.Value("seeds").(map[string]*scriptSeed)[args[0]]
+	var sig os.Signal = os.Interrupt
+	if len(args) > 1 && args[1] == "SIGTERM" {
+		sig = syscall.SIGTERM
+	}
+	ts.Check(s.cmd.Process.Signal(sig))
+	began := time.Now()
+	if err := s.cmd.Wait(); err != nil {
+		b, _ := os.ReadFile(s.stderr)
+		ts.Fatalf("share ended with %v: %s", err, b)
+	}
+	if d := time.Since(began); d > 2*time.Second {
+		ts.Fatalf("share took %v to end", d)
+	}
+}
+
+// speak is a server that is no peer.
+func speak(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, args[1])
+			_ = c.SetDeadline(time.Now().Add(time.Second))
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}()
+	ts.Setenv(args[0], l.Addr().String())
+	ts.Defer(func() {
+		_ = l.Close()
+		<-done
+	})
+}
+
+func future(ts *testscript.TestScript, _ bool, args []string) {
+	b := append([]byte{2}, make([]byte, 40)...)
+	sum := chunk.Sum(b)
+	ts.Setenv(args[0], "shoal:"+base58.Encode(append(b, sum[:4]...)))
+}
+
+func broken(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], args[1][:20]+"\n"+args[1][20:])
+}
+
+func sayCode(ts *testscript.TestScript, neg bool, args []string) {
+	exitCode(ts, neg, args)
+	if out := ts.ReadFile("stdout"); out != "" {
+		ts.Fatalf("standard output: %q", out)
+	}
+	if msg := ts.ReadFile("stderr"); strings.Count(msg, "\n") != 1 || !strings.HasPrefix(msg, "shoal: ") {
+		ts.Fatalf("it did not say one line: %q", msg)
+	}
+}
+
+func snapshot(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Setenv("SNAPSHOT", listing(ts))
+}
+
+func unchanged(ts *testscript.TestScript, _ bool, _ []string) {
+	if was, is := ts.Getenv("SNAPSHOT"), listing(ts); was != is {
+		ts.Fatalf("before:\n%s\nnow:\n%s", was, is)
+	}
+}
+
+// listing names all that lies in the working folder, with modes, times and
+// hashes, except shoal's own state and what testscript and seeds write.
+func listing(ts *testscript.TestScript) string {
+	var b strings.Builder
+	root := ts.Getenv("WORK")
+	ts.Check(filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if rel == ".home" || rel == ".tmp" {
+			return filepath.SkipDir
+		}
+		if rel == "." || strings.HasSuffix(rel, ".stdout") || strings.HasSuffix(rel, ".stderr") {
+			return nil
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var sum chunk.Hash
+		if fi.Mode().IsRegular() {
+			p, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sum = chunk.Sum(p)
+		}
+		fmt.Fprintf(&b, "%v %v %q %v\n", fi.Mode(), fi.ModTime().UnixNano(), rel, sum)
+		return nil
+	}))
+	return b.String()
+}
+
 func waitFor(ts *testscript.TestScript, _ bool, args []string) {
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if len(args) == 1 {
+			if _, err := os.Lstat(ts.MkAbs(args[0])); err == nil {
+				return
+			}
+			continue
+		}
 		if p, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(p), args[1]) {
 			return
 		}
 	}
-	ts.Fatalf("%s does not hold %q", args[0], args[1])
-}
-
-func ticketOf(ts *testscript.TestScript, _ bool, args []string) {
-	waitFor(ts, false, []string{args[1], "\n"})
-	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+	ts.Fatalf("%q did not come", args)
 }
 
 func exitCode(ts *testscript.TestScript, _ bool, args []string) {

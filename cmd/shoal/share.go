@@ -230,8 +230,10 @@ func describe(m *manifest.Manifest) string {
 	if m.IsFile() {
 		return fmt.Sprintf("%q (%s)", m.Name(), bytesText(m.Size()))
 	}
-	return fmt.Sprintf("%q (%s, %s)", m.Name(), count(files, "file"), bytesText(m.Size()))
+	return fmt.Sprintf("%q (%s)", m.Name(), countSize(files, m.Size()))
 }
+
+func countSize(files int, size int64) string { return count(files, "file") + ", " + bytesText(size) }
 
 func sentSummary(size int64, st transfer.Stats) string {
 	n := 0

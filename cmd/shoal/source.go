@@ -49,7 +49,10 @@ func parseSource(arg string) (source, error) {
 		return source{}, usagef("%q is neither a ticket (shoal:...) nor a file", arg)
 	}
 	t, err := manifest.ParseTicket(arg)
-	if err != nil {
+	switch {
+	case errors.Is(err, manifest.ErrVersion):
+		return source{}, &codedError{code: codeUsage, err: err, hint: "it needs another version of shoal"}
+	case err != nil:
 		return source{}, &codedError{code: codeUsage, err: err, hint: "copy it again, whole and as one line"}
 	}
 	return source{root: t.Root, addrs: t.Addrs, name: "the ticket"}, nil
