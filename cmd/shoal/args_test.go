@@ -67,8 +67,16 @@ func TestNear(t *testing.T) {
 		got, want string
 		near      bool
 	}{
-		{"gte", "get", true}, {"ge", "get", true}, {"gett", "get", true}, {"got", "get", true}, {"shrae", "share", true},
-		{"l", "ls", true}, {"sl", "ls", true}, {"foo", "ls", false}, {"photos", "share", false}, {"verfy", "verify", true},
+		{"gte", "get", true},
+		{"ge", "get", true},
+		{"gett", "get", true},
+		{"got", "get", true},
+		{"shrae", "share", true},
+		{"l", "ls", true},
+		{"sl", "ls", true},
+		{"foo", "ls", false},
+		{"photos", "share", false},
+		{"verfy", "verify", true},
 	} {
 		if got := near(tt.got, tt.want); got != tt.near {
 			t.Errorf("near(%q, %q) = %v", tt.got, tt.want, got)

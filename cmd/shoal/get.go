@@ -184,7 +184,6 @@ type getting struct {
 	shown       time.Time // when a line was last printed
 	waitShown   time.Time
 	jsonAt      time.Time
-	seeding     string
 	result      *transfer.Result
 	selErr      error  // why the globs choose nothing
 	part        string // as it is on the list of transfers

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -308,9 +306,4 @@ func (h *hashing) end() {
 	if more := h.skipped - mostSkipped; more > 0 {
 		h.a.warnf("skipped %d more; --strict makes that an error", more)
 	}
-}
-
-// shown returns the address of a listener as others would write it.
-func shown(at netip.AddrPort) string {
-	return net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(at.Port())))
 }
