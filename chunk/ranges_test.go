@@ -51,7 +51,7 @@ func TestParseRanges(t *testing.T) {
 	} {
 		got, err := ParseRanges(test.in, test.limit)
 		if test.err != "" {
-			if err == nil || !strings.Contains(err.Error(), test.err) || got != nil && len(got) > 0 {
+			if err == nil || !strings.Contains(err.Error(), test.err) || len(got) > 0 {
 				t.Errorf("%s: %v, %v, want error %q", test.name, got, err, test.err)
 			}
 			continue

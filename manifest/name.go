@@ -166,15 +166,25 @@ func isDigits(s string) bool {
 var folder = cases.Fold()
 
 // fold returns the form that two names of a directory must not have in common:
-// full case folding and NFC, so that no file system that ignores case, or
-// normalises, takes them for one.
+// full case folding, NFC and no invisible characters, so that no file system that
+// ignores case, or normalises, takes them for one.
 func fold(name string) string {
 	if isASCII(name) {
 		return strings.ToLower(name)
 	}
 	// Folding may undo a normal form and the reverse; NFD first makes the result
 	// independent of how the name came.
-	return norm.NFC.String(folder.String(norm.NFD.String(folder.String(norm.NFD.String(name)))))
+	name = folder.String(norm.NFD.String(folder.String(norm.NFD.String(name))))
+	return norm.NFC.String(strings.Map(dropIgnorable, name))
+}
+
+// dropIgnorable drops the characters that HFS+ does not see in a name.
+func dropIgnorable(r rune) rune {
+	switch {
+	case 0x200b <= r && r <= 0x200d, 0x2060 <= r && r <= 0x206f, r == 0xfeff:
+		return -1
+	}
+	return r
 }
 
 // appendFold appends fold(name) to b.

@@ -282,7 +282,7 @@ func (p *parser) entries(n int) error {
 		p.line = firstLine + b + countLinks(m.entries[:b])
 		return p.errorf("entry "+strconv.Itoa(b), "%w", &PathError{m.entries[b].Path, "would collide on some systems with " + quote(m.entries[a].Path)})
 	}
-	if links.links != nil {
+	if !links.empty() {
 		for i := range m.entries {
 			e := &m.entries[i]
 			if e.Kind != Symlink {
@@ -327,6 +327,9 @@ func (p *parser) checkPath(i int, e *Entry, dirs []int32) ([]int32, error) {
 	}
 	if e.Path[0] == '/' {
 		return fail("is absolute")
+	}
+	if e.Path[len(e.Path)-1] == '/' {
+		return fail("ends in a slash")
 	}
 	if i > 0 {
 		before := &m.entries[i-1]

@@ -211,7 +211,7 @@ func (w *walker) dropLinks() error {
 			links.add(e.Path, e.Target)
 		}
 	}
-	if links.links == nil {
+	if links.empty() {
 		return nil
 	}
 	var failed error
