@@ -165,14 +165,19 @@ func (p *picker) common(has *chunk.Bitfield) int {
 	return -1
 }
 
+// strokeLen is how many chunks at most are asked for in the order of the
+// stream. Long strokes are good for disks, but two leeches that go the same way
+// side by side have nothing to give each other until both turn off.
+const strokeLen = 8
+
 // pick takes a run of at most n chunks, one after the other in the stream and
 // none more common than the first, out of the free ones. It first goes on
 // behind after, the last chunk that this peer was asked for (-1: none), so that
-// both disks read and write in long strokes; then it begins at a rarest chunk.
+// both disks read and write in strokes; then it begins at a rarest chunk.
 // It returns a Range with N == 0 if the peer has nothing that is free.
 func (p *picker) pick(has *chunk.Bitfield, after, n int) chunk.Range {
 	first := -1
-	if next := after + 1; after >= 0 && next < len(p.avail) && p.wanted(has, next) && int(p.avail[next]) <= p.lowest() {
+	if next := after + 1; after >= 0 && next%strokeLen != 0 && next < len(p.avail) && p.wanted(has, next) && int(p.avail[next]) <= p.lowest() {
 		first = next
 	} else if first = p.rarest(has); first < 0 {
 		return chunk.Range{}
@@ -180,7 +185,7 @@ func (p *picker) pick(has *chunk.Bitfield, after, n int) chunk.Range {
 	r := chunk.Range{First: first, N: 1}
 	for r.N < n {
 		next := first + r.N
-		if next >= len(p.avail) || !p.wanted(has, next) || p.avail[next] > p.avail[first] {
+		if next%strokeLen == 0 || next >= len(p.avail) || !p.wanted(has, next) || p.avail[next] > p.avail[first] {
 			break
 		}
 		r.N++

@@ -100,15 +100,22 @@ func TestPickFromPartialPeer(t *testing.T) {
 	}
 }
 
+// Chunks are asked for in strokes: within one, the next chunk is the one behind.
 func TestPickRunsStayTogether(t *testing.T) {
 	p := fullPicker(64)
-	r := p.pick(nil, -1, 8)
-	next := p.pick(nil, r.First+r.N-1, 8)
-	if r.First+r.N < 64 && next.First != r.First+r.N {
-		t.Errorf("after %v came %v, not the chunk behind it", r, next)
-	}
-	if r.N > 8 || next.N > 8 {
-		t.Errorf("runs %v, %v are longer than asked", r, next)
+	for p.free.Count() > 0 {
+		r := p.pick(nil, -1, 3)
+		for !p.free.None() {
+			end := r.First + r.N
+			next := p.pick(nil, end-1, 3)
+			if end%strokeLen != 0 && p.free.Has(end) {
+				t.Fatalf("after %v came %v, not the chunk behind it", r, next)
+			}
+			if next.N > 3 || next.First/strokeLen != (next.First+next.N-1)/strokeLen {
+				t.Fatalf("the run %v is longer than asked, or than a stroke", next)
+			}
+			r = next
+		}
 	}
 }
 

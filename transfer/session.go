@@ -496,7 +496,7 @@ func (s *session) Gone(rs []chunk.Range) error {
 	defer s.sw.mu.Unlock()
 	f := s.sw.get
 	if f == nil || !s.started {
-		return errTooManyGo
+		return errUnaskedGone
 	}
 	n := s.sw.m.NumChunks()
 	for _, r := range rs {

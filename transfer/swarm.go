@@ -56,6 +56,7 @@ type swarm struct {
 	peers    map[[32]byte]*PeerStats
 	order    []*PeerStats // peers by arrival
 	wasted   int64
+	warned   map[string]bool // what the user was told already
 	closing  bool
 	stop     chan struct{} // closed when closing is set
 
@@ -75,6 +76,7 @@ type fetch struct {
 	buffers  *buffers
 	pick     *picker
 	want     *chunk.Bitfield // wanted and not written yet
+	writing  *chunk.Bitfield // being written by a worker; a second copy must not be
 	asked    []uint8         // how many sessions are asked for a chunk
 	verified *chunk.Bitfield // chunks whose bytes this run has hashed
 	need     func(i int) int64
@@ -113,16 +115,36 @@ func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swar
 
 // errors that end a connection for a reason of ours.
 var (
-	errTooMany   = errors.New("too many peers")
-	errDouble    = errors.New("already connected")
-	errBanned    = errors.New("sent wrong bytes before")
-	errStopping  = errors.New("stopping")
-	errNoData    = errors.New("asked for data, got none")
-	errUnasked   = errors.New("data that was not asked for")
-	errOutside   = errors.New("chunk outside the share")
-	errTooEager  = errors.New("too many requests at once")
-	errTooManyGo = errors.New("unasked gone")
+	errTooMany     = errors.New("too many peers")
+	errDouble      = errors.New("already connected")
+	errBanned      = errors.New("sent wrong bytes before")
+	errStopping    = errors.New("stopping")
+	errNoData      = errors.New("asked for data, got none")
+	errUnasked     = errors.New("data that was not asked for")
+	errOutside     = errors.New("chunk outside the share")
+	errTooEager    = errors.New("too many requests at once")
+	errUnaskedGone = errors.New("unasked gone")
 )
+
+// maxWarned bounds how many different warnings one transfer gives: a folder that
+// went away would have one for each of its files.
+const maxWarned = 100
+
+// warn tells the user something, once.
+func (sw *swarm) warn(text string) {
+	sw.mu.Lock()
+	fresh := !sw.warned[text] && len(sw.warned) < maxWarned
+	if fresh {
+		if sw.warned == nil {
+			sw.warned = make(map[string]bool)
+		}
+		sw.warned[text] = true
+	}
+	sw.mu.Unlock()
+	if fresh {
+		sw.emit(Warning{Text: text})
+	}
+}
 
 // join runs one connection until it ends and returns why it did. It may be
 // called for any number of connections at once.
@@ -268,7 +290,7 @@ func (sw *swarm) fetchInto(m *manifest.Manifest, st keeper, sel *manifest.Select
 	f.moved = make(chan struct{})
 	f.lastByte = time.Now()
 	f.results = make(chan received, 4)
-	f.want = chunk.NewBitfield(n)
+	f.want, f.writing = chunk.NewBitfield(n), chunk.NewBitfield(n)
 	offer := chunk.NewBitfield(n)
 	for i := range n {
 		switch {
@@ -331,6 +353,17 @@ func (sw *swarm) settle(r received) error {
 		sw.ban(r.from, r.i, len(r.buf))
 		return nil
 	}
+	// Two peers may have sent it at the same time. The second copy would be
+	// right as well, but may be written after the store was sealed.
+	sw.mu.Lock()
+	wanted = f.want.Has(r.i) && f.writing.Set(r.i)
+	if !wanted {
+		sw.wasted += int64(len(r.buf))
+	}
+	sw.mu.Unlock()
+	if !wanted {
+		return nil
+	}
 	if err := f.store.Write(r.i, r.buf); err != nil {
 		return err
 	}
@@ -358,10 +391,8 @@ func (sw *swarm) written(r received) {
 	complete := f.store.Complete(r.i)
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	if !f.want.Clear(r.i) { // two workers had the same chunk
-		sw.wasted += int64(len(r.buf))
-		return
-	}
+	f.writing.Clear(r.i)
+	f.want.Clear(r.i)
 	r.from.stats.Used += int64(len(r.buf))
 	f.done += f.need(r.i)
 	f.verified.Set(r.i)

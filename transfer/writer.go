@@ -156,7 +156,7 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 	if err := s.sw.read(i, o.off, p, o.seg); errors.Is(err, errStopping) {
 		return false, err
 	} else if err != nil {
-		s.sw.emit(Warning{Text: err.Error()})
+		s.sw.warn(err.Error())
 		o.i = -1
 		s.wmu.Lock()
 		s.gones = append(s.gones, chunk.Range{First: i, N: 1})
