@@ -76,6 +76,20 @@ func (d *dialler) addHint(ctx context.Context, addr string, wait time.Duration) 
 	})
 }
 
+// addLines dials addr once more for each value that comes, for a peer that one
+// connection does not use up. Such a connection is not dialled again when it ends.
+func (d *dialler) addLines(ctx context.Context, addr string, wanted <-chan struct{}) {
+	for range wanted {
+		d.wg.Go(func() {
+			c, err := d.sw.network.Dial(ctx, addr, d.sw.key)
+			if err != nil {
+				return // the first connection goes on
+			}
+			_ = d.sw.join(ctx, c, nil) // how it ends is the first one's business
+		})
+	}
+}
+
 func (d *dialler) wait() { d.wg.Wait() }
 
 func (d *dialler) keep(ctx context.Context, a *address) {
@@ -119,7 +133,10 @@ func (d *dialler) once(ctx context.Context, a *address) (useful, again bool) {
 	d.mu.Unlock()
 	id := c.ID()
 	before := d.sw.receivedFrom(id)
-	err = d.sw.join(ctx, c)
+	more := make(chan struct{}, maxLines)
+	d.wg.Go(func() { d.addLines(ctx, a.addr, more) })
+	err = d.sw.join(ctx, c, more)
+	close(more) // the session has left the swarm
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a.connected = false

@@ -232,7 +232,7 @@ func (g *getter) start() {
 	g.crew.Go(func() { g.sw.watch(g.ctx) })
 	g.crew.Go(g.supervise)
 	if g.o.Port > 0 {
-		stop := g.o.Network.Accept(g.o.Root, func(c Conn) { _ = g.sw.join(g.ctx, c) })
+		stop := g.o.Network.Accept(g.o.Root, func(c Conn) { _ = g.sw.join(g.ctx, c, nil) })
 		g.crew.Go(func() {
 			<-g.ctx.Done()
 			g.sw.closeAll()

@@ -29,6 +29,7 @@ func (s *session) Listening(port int) error {
 	s.sw.mu.Lock()
 	defer s.sw.mu.Unlock()
 	s.listens = net.JoinHostPort(host, strconv.Itoa(port))
+	s.sw.listeners++
 	return nil
 }
 
@@ -77,9 +78,18 @@ func mayDial(hint string, from netip.Addr) bool {
 	return true
 }
 
-// spread collects for s the addresses of peers that it was not told yet.
-// Called with the swarm's mu held.
-func (s *session) spread() []string {
+// spread collects for s the addresses of peers that it was not told yet: at
+// once, but at most a batch in half an interval. Called with the swarm's mu held.
+func (s *session) spread(now time.Time) []string {
+	if s.listeners == s.sw.listeners {
+		return nil
+	}
+	if now.Sub(s.hinted) > hintInterval/2 {
+		s.hinted, s.hintsLeft = now, hintBatch
+	}
+	if s.hintsLeft == 0 {
+		return nil
+	}
 	var fresh []string
 	for _, o := range s.sw.sessions {
 		if o == s || o.listens == "" || o.conn.ID() == s.conn.ID() || s.toldPeers[o.listens] {
@@ -91,12 +101,17 @@ func (s *session) spread() []string {
 		if s.toldPeers == nil {
 			s.toldPeers = make(map[string]bool)
 		}
-		if len(s.toldPeers) >= maxHints || len(fresh) >= hintBatch {
+		if len(s.toldPeers) >= maxHints {
 			break
 		}
+		if s.hintsLeft == 0 {
+			return fresh
+		}
+		s.hintsLeft--
 		s.toldPeers[o.listens] = true
 		fresh = append(fresh, o.listens)
 	}
+	s.listeners = s.sw.listeners
 	return fresh
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -31,6 +32,9 @@ type memNode struct {
 	delay time.Duration
 	twist func(i, off int, p []byte) []byte // what the node sends instead of p
 	deaf  bool                              // dialling it fails
+	blank bool                              // payload is not copied: all is zeros
+
+	control, payload atomic.Int64 // bytes sent
 
 	mu     sync.Mutex
 	accept map[[32]byte]func(Conn)
@@ -62,7 +66,7 @@ func (n *memNet) node() *memNode {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.next++
-	d := &memNode{net: n, addr: fmt.Sprintf("192.0.2.%d:%d", n.next%250, 1000+n.next), accept: map[[32]byte]func(Conn){}}
+	d := &memNode{net: n, addr: fmt.Sprintf("198.18.%d.%d:7420", n.next>>8, n.next&0xff), accept: map[[32]byte]func(Conn){}}
 	d.id = chunk.Sum([]byte(d.addr))
 	n.nodes[d.addr] = d
 	return d
@@ -88,6 +92,13 @@ func (d *memNode) Accept(key [32]byte, f func(Conn)) (stop func()) {
 		d.mu.Unlock()
 		d.calls.Wait()
 	}
+}
+
+// accepting returns how many shares the node accepts peers for.
+func (d *memNode) accepting() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.accept)
 }
 
 func (d *memNode) setDeaf(deaf bool) {
@@ -145,10 +156,6 @@ type memConn struct {
 	us, them *memNode
 	out, in  *memPipe
 	dialled  bool
-
-	mu      sync.Mutex
-	lines   int // control bytes sent
-	payload int64
 }
 
 func (c *memConn) ID() [32]byte       { return c.them.id }
@@ -208,9 +215,7 @@ func (c *memConn) send(n int, do func(Handler) error) error {
 
 // line sends a control line of about n bytes.
 func (c *memConn) line(n int, do func(Handler) error) error {
-	c.mu.Lock()
-	c.lines += n
-	c.mu.Unlock()
+	c.us.control.Add(int64(n))
 	return c.send(n, do)
 }
 
@@ -248,16 +253,20 @@ func (c *memConn) SendData(i, off int, p []byte) error {
 	if c.us.twist != nil && i >= 0 {
 		p = c.us.twist(i, off, slices.Clone(p))
 	}
-	p = slices.Clone(p)
-	c.mu.Lock()
-	c.payload += int64(len(p))
-	c.mu.Unlock()
-	return c.send(len(p)+25, func(h Handler) error {
-		buf, err := h.Segment(i, off, len(p))
+	n := len(p)
+	if c.us.blank && i >= 0 {
+		p = nil
+	} else {
+		p = slices.Clone(p)
+	}
+	c.us.payload.Add(int64(n))
+	c.us.control.Add(25)
+	return c.send(n+25, func(h Handler) error {
+		buf, err := h.Segment(i, off, n)
 		if err != nil {
 			return err
 		}
 		copy(buf, p)
-		return h.Received(i, off, len(p))
+		return h.Received(i, off, n)
 	})
 }

@@ -30,6 +30,7 @@ type session struct {
 	sw    *swarm
 	conn  Conn
 	stats *PeerStats
+	more  chan<- struct{} // asks for another connection to this peer; nil: cannot
 
 	// The swarm's mu guards these.
 	started  bool            // the manifest is known and haves were exchanged with the picker
@@ -40,13 +41,28 @@ type session struct {
 	inflight int             // bytes of queue that are still wanted and did not come yet
 	last     int             // the last chunk that it was asked for, or -1
 	flow     flow
-	broken   error // a mistake that showed late; the writer ends the session
-	overdue  bool  // its requests were late and are free for others
-	refused  int   // chunks that it said are gone
-	told     int   // how much of the swarm's news it was sent
+	broken   error     // a mistake that showed late; the writer ends the session
+	overdue  bool      // its requests were late and are free for others
+	refused  int       // chunks that it said are gone
+	numMore  int       // how many more connections were asked for,
+	lastMore time.Time // the last of them then
+	told     int       // how much of the swarm's news it was sent
+
+	// What a seed shows the peer; see reveal.go.
+	shown    *chunk.Bitfield // what it neither asked for yet nor got elsewhere; nil: everything is shown
+	pace     int             // chunks that it takes in revealTime
+	measured int64           // what it had taken when that was measured
+	shownAt  time.Time
+	busyAt   time.Time // when it was last seen waiting for something
+	greeted  bool      // it was told what we have, or that is withheld
+	met      bool      // it said what it has,
+	metAt    time.Time // at this time
 
 	listens   string          // host:port at which it accepts connections
 	toldPeers map[string]bool // addresses of others that it was told
+	listeners int             // the swarm's, when it had been told of all
+	hinted    time.Time       // when the batch began of which it may be told
+	hintsLeft int             // so many more
 
 	buf      []byte // the chunk that is arriving; nil between chunks
 	filled   int    // how much of it is there
@@ -62,6 +78,8 @@ type session struct {
 	wants   []chunk.Range
 	cancels []chunk.Range
 	gones   []chunk.Range
+	shows   []chunk.Range // what a seed tells of itself
+	sending bool          // a chunk is on its way out
 	hints   []string      // addresses of other peers
 	serving []chunk.Range // what the peer wants, in order
 	backlog int64         // bytes of serving
@@ -151,7 +169,7 @@ func (s *session) begin() {
 	s.wmu.Lock()
 	s.hello = true
 	s.wmu.Unlock()
-	if s.sw.get != nil && !s.seed {
+	if !s.seed {
 		for _, r := range s.early {
 			if err := s.addHave(r); err != nil {
 				s.broken = err
@@ -178,8 +196,11 @@ func (s *session) addHave(r chunk.Range) error {
 	}
 	f := s.sw.get
 	for i := r.First; i < r.First+r.N; i++ {
-		if s.has.Set(i) {
+		if s.has.Set(i) && f != nil {
 			f.pick.have(i)
+		}
+		if s.shown != nil {
+			s.shown.Clear(i)
 		}
 	}
 	if s.has.All() {
@@ -208,6 +229,9 @@ func (s *session) refill(now time.Time) {
 	}
 	rtt := s.conn.RTT()
 	window := s.flow.window(rtt)
+	if window < farWindow && s.flow.rate() == 0 && s.far() {
+		window = farWindow
+	}
 	if s.overdue {
 		window = 1 // what it owes comes first
 	}
@@ -250,6 +274,7 @@ func (s *session) ask(r chunk.Range, now time.Time, rtt time.Duration) {
 	f := s.sw.get
 	if s.inflight == 0 && !s.overdue {
 		s.flow.start(now)
+		defer s.addLines(now)
 	}
 	for i := r.First; i < r.First+r.N; i++ {
 		s.inflight += s.sw.m.ChunkLen(i)
@@ -409,20 +434,17 @@ func (s *session) Have(rs []chunk.Range) error {
 		s.early = append(s.early, rs...)
 		return nil
 	}
-	if s.sw.get == nil { // we want nothing; only the bounds matter
-		for _, r := range rs {
-			if r.First+r.N > s.sw.m.NumChunks() {
-				return fmt.Errorf("%w: %d of %d", errOutside, r.First+r.N-1, s.sw.m.NumChunks())
-			}
-		}
-		return nil
-	}
 	for _, r := range rs {
 		if err := s.addHave(r); err != nil {
 			return err
 		}
 	}
-	s.refill(time.Now())
+	now := time.Now()
+	if !s.met {
+		s.met, s.metAt = true, now
+	}
+	s.show(now)
+	s.refill(now)
 	return nil
 }
 
@@ -431,6 +453,24 @@ func (s *session) Want(rs []chunk.Range) error {
 	if m == nil {
 		return errOutside
 	}
+	if err := s.enqueue(m, rs); err != nil {
+		return err
+	}
+	s.sw.mu.Lock()
+	defer s.sw.mu.Unlock()
+	if s.shown != nil {
+		for _, r := range rs {
+			for i := r.First; i < r.First+r.N; i++ {
+				s.shown.Clear(i)
+			}
+		}
+		s.show(time.Now())
+	}
+	return nil
+}
+
+// enqueue puts what the peer wants behind what it wanted before.
+func (s *session) enqueue(m *manifest.Manifest, rs []chunk.Range) error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	for _, r := range rs {

@@ -49,7 +49,7 @@ func (s *Share) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := s.network.Accept(s.m.Root(), func(c Conn) { _ = s.sw.join(ctx, c) })
+	stop := s.network.Accept(s.m.Root(), func(c Conn) { _ = s.sw.join(ctx, c, nil) })
 	wg.Go(func() { s.sw.watch(ctx) })
 	<-ctx.Done()
 	s.sw.closeAll()

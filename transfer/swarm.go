@@ -52,6 +52,8 @@ type swarm struct {
 	have     *chunk.Bitfield    // chunks that we offer
 	manAsked time.Time          // when a peer was last asked for it
 	news     []int32            // chunks that we came to offer, oldest first
+	reveal   reveal             // what a seed has shown of itself
+	rnd      *rand.Rand
 	sessions []*session
 	peers    map[[32]byte]*PeerStats
 	order    []*PeerStats // peers by arrival
@@ -60,8 +62,8 @@ type swarm struct {
 	closing  bool
 	stop     chan struct{} // closed when closing is set
 
-	learn  func(addr string) // takes a hint; nil if we dial nobody
-	hinted time.Time         // when peers were last told of each other
+	learn     func(addr string) // takes a hint; nil if we dial nobody
+	listeners int               // how often a peer said where it accepts connections
 
 	manifests chan arrival // manifests with the right root
 
@@ -108,6 +110,7 @@ func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swar
 	return &swarm{
 		key: key, network: network, port: port, emit: emit,
 		peers:     make(map[[32]byte]*PeerStats),
+		rnd:       rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		stop:      make(chan struct{}),
 		manifests: make(chan arrival, 1),
 	}
@@ -147,12 +150,14 @@ func (sw *swarm) warn(text string) {
 }
 
 // join runs one connection until it ends and returns why it did. It may be
-// called for any number of connections at once.
-func (sw *swarm) join(ctx context.Context, c Conn) error {
+// called for any number of connections at once. Something is sent to more, if it
+// is not nil, when another connection to the same peer would help.
+func (sw *swarm) join(ctx context.Context, c Conn, more chan<- struct{}) error {
 	s := newSession(sw, c)
-	loser, err := sw.enter(s)
-	if loser != nil {
-		_ = loser.conn.Close(errDouble) // it is of no more use, however it ends
+	s.more = more
+	losers, err := sw.enter(s)
+	for _, o := range losers {
+		_ = o.conn.Close(errDouble) // it is of no more use, however it ends
 	}
 	if err != nil {
 		_ = c.Close(err)
@@ -166,10 +171,10 @@ func (sw *swarm) join(ctx context.Context, c Conn) error {
 	return err
 }
 
-// enter adds s, or says why not. If both sides have dialled each other, one of
-// the two connections must go, and both sides must choose the same: it is the
-// one that the peer with the smaller ID has dialled.
-func (sw *swarm) enter(s *session) (loser *session, err error) {
+// enter adds s, or says why not. If both sides have dialled each other, the
+// connections of one of them must go, and both sides must choose the same: those
+// stay that the peer with the smaller ID has dialled.
+func (sw *swarm) enter(s *session) (losers []*session, err error) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	id := s.conn.ID()
@@ -187,23 +192,28 @@ func (sw *swarm) enter(s *session) (loser *session, err error) {
 	case st.Banned:
 		return nil, errBanned
 	}
+	var lines []*session
 	for _, o := range sw.sessions {
-		if o.conn.ID() != id {
-			continue
+		switch {
+		case o.conn.ID() != id:
+		case o.conn.Dialled() == s.conn.Dialled():
+			lines = append(lines, o)
+		case s.preferred():
+			losers = append(losers, o)
+		default:
+			return nil, errDouble
 		}
-		if o.conn.Dialled() == s.conn.Dialled() {
-			// A redial of a peer whose old connection has not noticed its end
-			// yet: the new one is alive for certain.
-			loser = o
-			continue
-		}
-		if s.preferred() {
-			loser = o
-			continue
-		}
-		return nil, errDouble
 	}
-	if loser == nil && len(sw.sessions) >= maxPeers {
+	if len(lines) >= maxLines {
+		// The oldest may be one that has not noticed its end yet; the new one is
+		// alive for certain.
+		losers = append(losers, lines[0])
+	}
+	limit := maxPeers
+	if len(lines) > 0 {
+		limit /= 2 // a second connection must not keep others out
+	}
+	if len(losers) == 0 && len(sw.sessions) >= limit {
 		return nil, errTooMany
 	}
 	sw.sessions = append(sw.sessions, s)
@@ -213,7 +223,7 @@ func (sw *swarm) enter(s *session) (loser *session, err error) {
 	} else {
 		sw.askManifest(time.Now())
 	}
-	return loser, nil
+	return losers, nil
 }
 
 // leave takes s out and gives back what it was asked for.
@@ -221,6 +231,7 @@ func (sw *swarm) leave(s *session) (banned bool) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	sw.sessions = slices.DeleteFunc(sw.sessions, func(o *session) bool { return o == s })
+	s.hide()
 	if sw.m == nil {
 		if s.manAsked {
 			sw.manAsked = time.Time{}
@@ -278,7 +289,7 @@ func (sw *swarm) fetchInto(m *manifest.Manifest, st keeper, sel *manifest.Select
 	n := m.NumChunks()
 	f.store = st
 	f.buffers = newBuffers(m.MaxChunkLen())
-	f.pick = newPicker(n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	f.pick = newPicker(n, sw.rnd)
 	f.asked = make([]uint8, n)
 	f.verified = chunk.NewBitfield(n)
 	f.need = neededBytes(m, sel)
@@ -509,6 +520,7 @@ func (sw *swarm) manifestNow() *manifest.Manifest {
 func (sw *swarm) watch(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -517,23 +529,26 @@ func (sw *swarm) watch(ctx context.Context) {
 			var stalled []*session
 			sw.mu.Lock()
 			for _, s := range sw.sessions {
+				s.addLines(now)
 				if s.late(now) {
 					stalled = append(stalled, s)
 				}
 				if s.started && !s.seed && s.told < len(sw.news) {
 					s.poke()
 				}
+				s.measure(now.Sub(last))
+				if s.shown != nil {
+					s.show(now)
+				}
 			}
+			last = now
 			sw.askManifest(now)
-			if now.Sub(sw.hinted) > hintInterval/2 {
-				sw.hinted = now
-				for _, s := range sw.sessions {
-					if fresh := s.spread(); fresh != nil {
-						s.wmu.Lock()
-						s.hints = append(s.hints, fresh...)
-						s.wmu.Unlock()
-						s.poke()
-					}
+			for _, s := range sw.sessions {
+				if fresh := s.spread(now); fresh != nil {
+					s.wmu.Lock()
+					s.hints = append(s.hints, fresh...)
+					s.wmu.Unlock()
+					s.poke()
 				}
 			}
 			if sw.get != nil {

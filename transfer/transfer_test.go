@@ -84,6 +84,9 @@ func serveTree(t testing.TB, n *memNet, dir string) *seed {
 			t.Errorf("serve: %v", err)
 		}
 	})
+	for node.accepting() == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	end := sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(end)
 	return &seed{s, node, end}

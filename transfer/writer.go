@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
 )
@@ -52,8 +53,8 @@ func (s *session) write(ctx context.Context) error {
 // writeControl sends the lines that wait.
 func (s *session) writeControl(o *outgoing) error {
 	s.wmu.Lock()
-	wants, cancels, gones := s.wants, s.cancels, s.gones
-	s.wants, s.cancels, s.gones = nil, nil, nil
+	wants, cancels, gones, shows := s.wants, s.cancels, s.gones, s.shows
+	s.wants, s.cancels, s.gones, s.shows = nil, nil, nil, nil
 	hints := s.hints
 	s.hints = nil
 	hello, askMan := s.hello, s.askMan
@@ -67,6 +68,11 @@ func (s *session) writeControl(o *outgoing) error {
 	}
 	if hello {
 		if err := s.writeHello(); err != nil {
+			return err
+		}
+	}
+	if len(shows) > 0 {
+		if err := s.conn.SendHave(shows); err != nil {
 			return err
 		}
 	}
@@ -100,17 +106,24 @@ func (s *session) writeHello() error {
 		s.sw.mu.Unlock()
 		return s.broken
 	}
+	if !s.greeted && s.sw.withholds() {
+		s.shown, s.measured = chunk.NewBitfield(s.sw.have.Len()), s.stats.Sent
+		s.shownAt = time.Now()
+		s.show(s.shownAt)
+	}
+	s.greeted = true
 	s.told = len(s.sw.news)
+	if s.shown != nil {
+		s.sw.mu.Unlock()
+		return nil
+	}
 	var some *chunk.Bitfield
 	if !s.sw.have.All() {
 		some = s.sw.have.Clone()
 	}
 	s.sw.mu.Unlock()
-	switch {
-	case some == nil:
+	if some == nil {
 		return s.conn.SendHaveAll()
-	case some.None():
-		return nil
 	}
 	return s.conn.SendHaves(some)
 }
@@ -118,7 +131,7 @@ func (s *session) writeHello() error {
 // writeNews says what came since. Seeds need not hear it.
 func (s *session) writeNews() error {
 	s.sw.mu.Lock()
-	if s.seed || !s.started || s.told == len(s.sw.news) {
+	if s.seed || !s.started || s.shown != nil || s.told == len(s.sw.news) {
 		s.told = len(s.sw.news)
 		s.sw.mu.Unlock()
 		return nil
@@ -210,7 +223,8 @@ func (s *session) writeManifest(o *outgoing) (sent bool, err error) {
 func (s *session) nextWanted() int {
 	for {
 		s.wmu.Lock()
-		if len(s.serving) == 0 {
+		s.sending = len(s.serving) > 0
+		if !s.sending {
 			s.serving = nil
 			s.wmu.Unlock()
 			return -1
@@ -226,6 +240,9 @@ func (s *session) nextWanted() int {
 
 		s.sw.mu.Lock()
 		offered := s.sw.have.Has(i)
+		if offered && s.sw.reveal.sent != nil {
+			s.sw.reveal.sent.Set(i)
+		}
 		s.sw.mu.Unlock()
 		if offered {
 			return i
