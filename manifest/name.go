@@ -2,10 +2,12 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/text/cases"
+	"golang.org/x/text/transform"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -60,7 +62,8 @@ func checkName(name string) string {
 		if tail := name[len(name)-len(PartSuffix):]; strings.EqualFold(tail, PartSuffix) {
 			return "ends in " + PartSuffix + ", which is for unfinished downloads"
 		}
-		if !isASCII(name) && strings.HasSuffix(fold(name), PartSuffix) {
+		// No other characters fold to a dot or a hyphen.
+		if !isASCII(name) && strings.Contains(name, ".") && strings.Contains(name, "-") && strings.HasSuffix(fold(name), PartSuffix) {
 			return "ends in " + PartSuffix + ", which is for unfinished downloads"
 		}
 	}
@@ -163,44 +166,94 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
-var folder = cases.Fold()
-
-// fold returns the form that two names of a directory must not have in common:
-// full case folding, NFC and no invisible characters, so that no file system that
-// ignores case, or normalises, takes them for one.
+// fold returns the form that two names of a directory must not have in common, so
+// that no file system that ignores case, normalises, or does not see some characters
+// takes them for one: without Default_Ignorable_Code_Points, and then as Unicode
+// compares for a canonical caseless match (D145), NFD(toCasefold(NFD(name))).
 func fold(name string) string {
 	if isASCII(name) {
 		return strings.ToLower(name)
 	}
-	// Folding may undo a normal form and the reverse; NFD first makes the result
-	// independent of how the name came.
-	name = folder.String(norm.NFD.String(folder.String(norm.NFD.String(name))))
-	return norm.NFC.String(strings.Map(dropIgnorable, name))
+	var f folding
+	return string(f.append(nil, name))
 }
 
-// dropIgnorable drops the characters that HFS+ does not see in a name.
-func dropIgnorable(r rune) rune {
-	switch {
-	case 0x200b <= r && r <= 0x200d, 0x2060 <= r && r <= 0x206f, r == 0xfeff:
-		return -1
-	}
-	return r
-}
+// A folding folds names one after the other, in buffers that it keeps.
+type folding struct{ a, b []byte }
 
-// appendFold appends fold(name) to b.
-func appendFold(b []byte, name string) []byte {
-	start := len(b)
+// folder has no state, unlike other Casers.
+var folder = cases.Fold()
+
+// append appends fold(name) to dst.
+func (f *folding) append(dst []byte, name string) []byte {
+	start := len(dst)
 	for i := range len(name) {
 		c := name[i]
 		if c >= utf8.RuneSelf {
-			return append(b[:start], fold(name)...)
+			return f.appendUnicode(dst[:start], name)
 		}
 		if 'A' <= c && c <= 'Z' {
 			c |= 0x20
 		}
-		b = append(b, c)
+		dst = append(dst, c)
 	}
-	return b
+	return dst
+}
+
+func (f *folding) appendUnicode(dst []byte, name string) []byte {
+	f.a = f.a[:0]
+	for i, r := range name {
+		if r < utf8.RuneSelf || !isIgnorable(r) {
+			f.a = append(f.a, name[i:i+runeLen(name[i:], r)]...)
+		}
+	}
+	f.b = appendNFD(f.b[:0], f.a)
+	f.a = slices.Grow(f.a[:0], 3*len(f.b))
+	for in, out := f.b, f.a; ; {
+		n, read, err := folder.Transform(out[len(out):cap(out)], in, true)
+		out, in = out[:len(out)+n], in[read:]
+		f.a = out
+		if err != transform.ErrShortDst {
+			break
+		}
+		out = slices.Grow(out, cap(out))
+	}
+	return appendNFD(dst, f.a)
+}
+
+func appendNFD(dst, b []byte) []byte {
+	if norm.NFD.IsNormal(b) {
+		return append(dst, b...)
+	}
+	return norm.NFD.Append(dst, b...)
+}
+
+// runeLen returns the length of r, with which s begins, where it may be a byte that
+// is no UTF-8.
+func runeLen(s string, r rune) int {
+	if r == utf8.RuneError {
+		_, n := utf8.DecodeRuneInString(s)
+		return n
+	}
+	return utf8.RuneLen(r)
+}
+
+// ignorable are the Default_Ignorable_Code_Points of Unicode 15: ext4 and f2fs do
+// not see them in the names of a directory that ignores case, and HFS+ some of them.
+var ignorable = [][2]rune{
+	{0xad, 0xad}, {0x34f, 0x34f}, {0x61c, 0x61c}, {0x115f, 0x1160}, {0x17b4, 0x17b5},
+	{0x180b, 0x180f}, {0x200b, 0x200f}, {0x202a, 0x202e}, {0x2060, 0x206f}, {0x3164, 0x3164},
+	{0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0}, {0xfff0, 0xfff8},
+	{0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
+}
+
+func isIgnorable(r rune) bool {
+	for _, x := range ignorable {
+		if r <= x[1] {
+			return r >= x[0]
+		}
+	}
+	return false
 }
 
 // comparePaths orders paths component by component: '/' is below every other byte.

@@ -65,6 +65,28 @@ func (p *parser) errorf(what, format string, args ...any) error {
 	return &SyntaxError{p.line, what, fmt.Errorf(format, args...)}
 }
 
+// A subject is what an error is about, such as "entry 3". It becomes text only when
+// there is an error: a large manifest has millions that have none.
+type subject struct {
+	list  string
+	index int // -1 if list is all
+}
+
+func (s subject) String() string {
+	if s.index < 0 {
+		return s.list
+	}
+	return s.list + " " + strconv.Itoa(s.index)
+}
+
+// of returns the subject with the part of it that an error is about.
+func (s subject) of(part string) string {
+	if part == "" {
+		return s.String()
+	}
+	return part + " of " + s.String()
+}
+
 // next returns the next line without its end, checking that it begins with prefix.
 func (p *parser) next(prefix string) (string, error) {
 	p.line++
@@ -80,13 +102,13 @@ func (p *parser) next(prefix string) (string, error) {
 }
 
 // number parses a decimal number from 0 to limit, in the one form it can have.
-func (p *parser) number(what, s string, limit int64) (int64, error) {
+func (p *parser) number(part string, of subject, s string, limit int64) (int64, error) {
 	n, ok := parseDecimal(s)
 	if !ok {
-		return 0, p.errorf(what, "%s is not a number without sign or leading zeros", quote(s))
+		return 0, p.errorf(of.of(part), "%s is not a number without sign or leading zeros", quote(s))
 	}
 	if n < 0 || n > limit {
-		return 0, p.errorf(what, "%s is over the limit of %d: %w", s, limit, ErrTooLarge)
+		return 0, p.errorf(of.of(part), "%s is over the limit of %d: %w", s, limit, ErrTooLarge)
 	}
 	return n, nil
 }
@@ -133,7 +155,7 @@ func (p *parser) header() (numEntries, numChunks int, err error) {
 			return 0, 0, p.errorf("top", "want \"file\" or \"dir\", found %s", quote(top))
 		}
 		m.top.Kind = Dir
-		rest, err := p.modeTime("top", fields+" ", &m.top)
+		rest, err := p.modeTime(subject{"top", -1}, fields+" ", &m.top)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -161,7 +183,7 @@ func (p *parser) header() (numEntries, numChunks int, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		n, err := p.number(field.name, s, field.limit)
+		n, err := p.number("", subject{field.name, -1}, s, field.limit)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -177,21 +199,21 @@ func (p *parser) header() (numEntries, numChunks int, err error) {
 }
 
 // modeTime reads "MODE SEC.NSEC " from the start of s into e and returns the rest.
-func (p *parser) modeTime(what, s string, e *Entry) (rest string, err error) {
+func (p *parser) modeTime(what subject, s string, e *Entry) (rest string, err error) {
 	mode, rest, _ := strings.Cut(s, " ")
 	if len(mode) != 4 || mode[0] != '0' || mode[1] > '7' || mode[2] > '7' || mode[3] > '7' || !isDigits(mode) {
-		return "", p.errorf("mode of "+what, "%s is not 0 and three octal digits", quote(mode))
+		return "", p.errorf(what.of("mode"), "%s is not 0 and three octal digits", quote(mode))
 	}
 	e.Mode = fs.FileMode(mode[1]-'0')<<6 | fs.FileMode(mode[2]-'0')<<3 | fs.FileMode(mode[3]-'0')
 	mtime, rest, ok := strings.Cut(rest, " ")
 	if !ok {
-		return "", p.errorf(what, "nothing behind %s", quote(mtime))
+		return "", p.errorf(what.String(), "nothing behind %s", quote(mtime))
 	}
 	sec, nsec, _ := strings.Cut(mtime, ".")
 	if len(nsec) != 9 || !isDigits(nsec) {
-		return "", p.errorf("time of "+what, "%s is not seconds, a dot and nine digits", quote(mtime))
+		return "", p.errorf(what.of("time"), "%s is not seconds, a dot and nine digits", quote(mtime))
 	}
-	if e.Sec, err = p.number("time of "+what, sec, MaxSec); err != nil {
+	if e.Sec, err = p.number("time", what, sec, MaxSec); err != nil {
 		return "", err
 	}
 	for i := range len(nsec) {
@@ -211,7 +233,7 @@ func (p *parser) entries(n int) error {
 	numFiles := 0
 	firstLine := p.line + 1
 	for i := range n {
-		kind, what := "", "entry "+strconv.Itoa(i)
+		what := subject{"entry", i}
 		line, err := p.next("")
 		if err != nil {
 			return err
@@ -226,13 +248,13 @@ func (p *parser) entries(n int) error {
 			}
 			s, path, ok := strings.Cut(rest, " ")
 			if !ok {
-				return p.errorf(what, "no path behind the size %s", quote(s))
+				return p.errorf(what.String(), "no path behind the size %s", quote(s))
 			}
-			if e.Size, err = p.number("size of "+what, s, MaxSize); err != nil {
+			if e.Size, err = p.number("size", what, s, MaxSize); err != nil {
 				return err
 			}
 			if size += e.Size; size > MaxSize { // each is at most MaxSize: no overflow
-				return p.errorf("size of "+what, "all files up to it have %d bytes, the limit is %d: %w", size, MaxSize, ErrTooLarge)
+				return p.errorf(what.of("size"), "all files up to it have %d bytes, the limit is %d: %w", size, MaxSize, ErrTooLarge)
 			}
 			if e.Size > 0 {
 				numFiles++
@@ -246,7 +268,7 @@ func (p *parser) entries(n int) error {
 		case "link":
 			e.Kind, e.Path = Symlink, rest
 		default:
-			return p.errorf(what, "want a line of \"file\", \"dir\" or \"link\", found %s", quote(line))
+			return p.errorf(what.String(), "want a line of \"file\", \"dir\" or \"link\", found %s", quote(line))
 		}
 		if dirs, err = p.checkPath(i, &e, dirs); err != nil {
 			return err
@@ -280,7 +302,7 @@ func (p *parser) entries(n int) error {
 	}
 	if a, b, ok := names.collision(m.entries); ok {
 		p.line = firstLine + b + countLinks(m.entries[:b])
-		return p.errorf("entry "+strconv.Itoa(b), "%w", &PathError{m.entries[b].Path, "would collide on some systems with " + quote(m.entries[a].Path)})
+		return p.errorf(subject{"entry", b}.String(), "%w", &PathError{m.entries[b].Path, "would collide on some systems with " + quote(m.entries[a].Path)})
 	}
 	if !links.empty() {
 		for i := range m.entries {
@@ -290,7 +312,7 @@ func (p *parser) entries(n int) error {
 			}
 			if why := links.check(e.Path); why != "" {
 				p.line = firstLine + i + countLinks(m.entries[:i])
-				return p.errorf("entry "+strconv.Itoa(i), "%w", &PathError{e.Path, why})
+				return p.errorf(subject{"entry", i}.String(), "%w", &PathError{e.Path, why})
 			}
 		}
 	}
@@ -317,7 +339,7 @@ func countLinks(entries []Entry) (n int) {
 func (p *parser) checkPath(i int, e *Entry, dirs []int32) ([]int32, error) {
 	m := p.m
 	fail := func(why string) ([]int32, error) {
-		return nil, p.errorf("entry "+strconv.Itoa(i), "%w", &PathError{e.Path, why})
+		return nil, p.errorf(subject{"entry", i}.String(), "%w", &PathError{e.Path, why})
 	}
 	if e.Path == "" {
 		return fail("is empty")
@@ -396,9 +418,9 @@ func (p *parser) chunks(n int) error {
 	i := 0
 	for seg := range m.segments() {
 		for off < seg.end {
-			what := "chunk " + strconv.Itoa(i)
+			what := subject{"chunk", i}
 			if i == n {
-				return p.errorf(what, "missing: %d bytes of the files are in no chunk", m.size-off)
+				return p.errorf(what.String(), "missing: %d bytes of the files are in no chunk", m.size-off)
 			}
 			line, err := p.next("")
 			if err != nil {
@@ -406,19 +428,19 @@ func (p *parser) chunks(n int) error {
 			}
 			s, hash, ok := strings.Cut(line, " ")
 			if !ok {
-				return p.errorf(what, "want a length and a hash, found %s", quote(line))
+				return p.errorf(what.String(), "want a length and a hash, found %s", quote(line))
 			}
-			length, err := p.number("length of "+what, s, int64(m.cutter.Max()))
+			length, err := p.number("length", what, s, int64(m.cutter.Max()))
 			if err != nil {
 				return err
 			}
 			// Only the end of a segment may cut a chunk short.
 			if left := seg.end - off; length == 0 || length > left || length < left && length < int64(m.cutter.Min()) {
-				return p.errorf("length of "+what, "%d is not what %q cuts from the %d bytes left of this segment", length, m.cutter, left)
+				return p.errorf(what.of("length"), "%d is not what %q cuts from the %d bytes left of this segment", length, m.cutter, left)
 			}
 			h, err := chunk.ParseHash(hash)
 			if err != nil {
-				return &SyntaxError{p.line, "hash of " + what, err}
+				return &SyntaxError{p.line, what.of("hash"), err}
 			}
 			off += length
 			m.offsets = append(m.offsets, off)
@@ -477,6 +499,7 @@ func segmentsOf(n int, nominal int64, size func(k int) int64) func(yield func(se
 type nameSet struct {
 	seed maphash.Seed
 	sums []nameSum
+	fold folding
 	buf  []byte
 }
 
@@ -493,7 +516,7 @@ func newNameSet(n int) *nameSet {
 // add adds the name of the next entry, which is in directory dir (-1: the top).
 func (s *nameSet) add(dir int32, name string) {
 	s.buf = append(s.buf[:0], byte(dir), byte(dir>>8), byte(dir>>16), byte(dir>>24))
-	s.buf = appendFold(s.buf, name)
+	s.buf = s.fold.append(s.buf, name)
 	s.sums = append(s.sums, nameSum{maphash.Bytes(s.seed, s.buf), dir, int32(len(s.sums))})
 }
 

@@ -1,6 +1,9 @@
 package manifest
 
-import "io/fs"
+import (
+	"io/fs"
+	"time"
+)
 
 // A Stat is what tells that a file is still the one it was, without reading it.
 // Two equal values mean so as far as the system can say.
@@ -50,6 +53,13 @@ func (i *info) entryTime() (sec int64, nsec uint32) {
 		return MaxSec, 999_999_999
 	}
 	return i.sec, uint32(i.nsec)
+}
+
+// clampTime returns the time that an entry has for a file that was modified at t.
+func clampTime(t time.Time) time.Time {
+	i := info{sec: t.Unix(), nsec: int64(t.Nanosecond())}
+	sec, nsec := i.entryTime()
+	return time.Unix(sec, int64(nsec))
 }
 
 // typeName names a file type for people.

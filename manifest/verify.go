@@ -31,6 +31,18 @@ const (
 	Extra                        // something is on disk that the manifest does not have
 )
 
+var diffKinds = [...]string{
+	"missing", "wrong type", "wrong size", "wrong target", "wrong content",
+	"unchecked", "unreadable", "wrong mode", "wrong time", "extra",
+}
+
+func (k DiffKind) String() string {
+	if int(k) < len(diffKinds) {
+		return diffKinds[k]
+	}
+	return "unknown kind"
+}
+
 // A Difference is one thing that Verify found.
 type Difference struct {
 	Kind  DiffKind
@@ -85,10 +97,8 @@ func Verify(ctx context.Context, m *Manifest, sel *Selection, dir string, report
 		report(Difference{Kind: WrongType, Entry: -1, Chunk: -1, Why: fmt.Sprintf("is a %s, want a %s", typeName(fi.Mode().Type()), want)})
 		return nil
 	}
-	if m.IsFile() {
-		if v.dir, err = filepath.EvalSymlinks(dir); err != nil {
-			return err
-		}
+	if v.dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
 	}
 	v.bad = chunk.NewBitfield(len(m.entries))
 	v.real = make(map[string]bool)
@@ -186,7 +196,7 @@ func (v *verifier) modeTime(i int, path string, fi fs.FileInfo, mode fs.FileMode
 	if got := fi.Mode().Perm(); got != mode && runtime.GOOS != "windows" {
 		v.report(Difference{Kind: WrongMode, Path: path, Entry: i, Chunk: -1, Why: fmt.Sprintf("has the mode %04o, the share has %04o", got, mode)})
 	}
-	if got := fi.ModTime(); !got.Equal(e.ModTime()) {
+	if got := fi.ModTime(); !clampTime(got).Equal(e.ModTime()) {
 		v.report(Difference{Kind: WrongTime, Path: path, Entry: i, Chunk: -1, Why: fmt.Sprintf("was modified at %s, in the share at %s", got.UTC().Format(timeFormat), e.ModTime().UTC().Format(timeFormat))})
 	}
 }

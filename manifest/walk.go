@@ -140,6 +140,9 @@ func (w *walker) entry(d dirHandle, name, dir, osDir string, depth int) error {
 		if i, err = sub.stat(); err != nil {
 			return w.skip(path, reason(err))
 		}
+		if why := w.kernelFile(osPath, i.stat.Dev); why != "" {
+			return w.skip(path, why)
+		}
 		if err := w.checkPortable(name, path); err != nil {
 			return err
 		}
@@ -158,13 +161,13 @@ func (w *walker) entry(d dirHandle, name, dir, osDir string, depth int) error {
 	return w.skip(path, "it is a "+typeName(i.typ))
 }
 
-// kernelFile returns why a file on device dev is not shared, or "": the files of
-// /proc and /sys have no size, and content that changes as it is read.
+// kernelFile returns why a file or directory on device dev is not shared, or "": the
+// files of /proc and /sys have no size, and content that changes as it is read.
 func (w *walker) kernelFile(path string, dev uint64) string {
 	why, ok := w.special[dev]
 	if !ok {
 		if isKernelFS(path) {
-			why = "it is no file on a disk but made up by the kernel"
+			why = "it is not on a disk but made up by the kernel"
 		}
 		if w.special == nil {
 			w.special = make(map[uint64]string)
@@ -287,7 +290,16 @@ func (w *walker) list(paths []string) (name string, top Entry, err error) {
 		if err != nil {
 			return "", Entry{}, err
 		}
+		if w.exclude.match(name) {
+			continue // a shell's * names much that is not wanted
+		}
 		sources = append(sources, source{name, path})
+	}
+	if len(sources) == 0 {
+		return "", Entry{}, errors.New("nothing to share: every path is excluded")
+	}
+	if len(sources) == 1 {
+		return w.listOne(sources[0].path)
 	}
 	slices.SortStableFunc(sources, func(a, b source) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(sources); i++ {
@@ -419,7 +431,7 @@ func statGiven(path string, fi fs.FileInfo) (info, string, error) {
 		err = &ChangedError{osPath, "it is now a " + typeName(i.typ)}
 	}
 	if err == nil && isKernelFS(osPath) {
-		err = fmt.Errorf("share %s: it is no file on a disk but made up by the kernel", quote(path))
+		err = fmt.Errorf("share %s: it is not on a disk but made up by the kernel", quote(path))
 	}
 	return i, osPath, err
 }
