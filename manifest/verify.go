@@ -193,7 +193,12 @@ func (v *verifier) entry(i int) {
 
 // modeTime compares permission bits and time.
 func (v *verifier) modeTime(i int, path string, fi fs.FileInfo, mode fs.FileMode, e *Entry) {
-	if got := fi.Mode().Perm(); got != mode && runtime.GOOS != "windows" {
+	// Who fetches keeps what comes readable by its owner (SPEC.md, "Entries").
+	readable := mode | 0o400
+	if fi.IsDir() {
+		readable = mode | 0o700
+	}
+	if got := fi.Mode().Perm(); got != mode && got != readable && runtime.GOOS != "windows" {
 		v.report(Difference{Kind: WrongMode, Path: path, Entry: i, Chunk: -1, Why: fmt.Sprintf("has the mode %04o, the share has %04o", got, mode)})
 	}
 	if got := fi.ModTime(); !clampTime(got).Equal(e.ModTime()) {
