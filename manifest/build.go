@@ -95,7 +95,7 @@ func Build(ctx context.Context, paths []string, o BuildOptions) (*Manifest, *Sou
 	s, entries := w.stream()
 	total = s.offsets[len(s.offsets)-1]
 	if total > MaxSize {
-		return nil, nil, fmt.Errorf("share of %d bytes, the limit is %d: %w", total, int64(MaxSize), ErrTooLarge)
+		return nil, nil, fmt.Errorf("share of more than %d bytes: %w", int64(MaxSize), ErrTooLarge)
 	}
 	cutter, err := w.cutter()
 	if err != nil {

@@ -130,7 +130,8 @@ type verifier struct {
 	dir    string
 	report func(Difference)
 	bad    *chunk.Bitfield // entries whose content cannot be read as it should be
-	real   map[string]bool // whether a directory is one, and is reached without a link
+	real   map[string]bool // directories of the chosen part that are there, and reached without a link
+	others sync.Map        // by the path of another directory: whether it is so too
 }
 
 func (v *verifier) osPath(e *Entry) string {
@@ -317,7 +318,7 @@ func (v *verifier) chunk(ctx context.Context, r *reader, i int, window []byte) (
 		if v.sel != nil && !v.sel.Entries.Has(x.Entry) {
 			// Files that were not chosen may be missing; if they are there, the chunk can
 			// still be checked.
-			if dir, _ := parent(e.Path); dir != "" && !v.isReal(dir) {
+			if dir, _ := parent(e.Path); !v.isReal(dir) {
 				return Unchecked, fmt.Sprintf("cannot be checked: %s was not chosen and is not there", quote(e.Path))
 			}
 			if fi, err := os.Lstat(v.osPath(e)); err != nil || !fi.Mode().IsRegular() || fi.Size() != e.Size {
@@ -355,9 +356,25 @@ func (v *verifier) chunk(ctx context.Context, r *reader, i int, window []byte) (
 	return 0, ""
 }
 
-// isReal reports whether dir is in the part of the share that was compared, and is
-// a directory there. It may be called at any time after the entries were compared.
-func (v *verifier) isReal(dir string) bool { return v.real[dir] }
+// isReal reports whether dir is a directory that is reached without a link. It may be
+// called by several goroutines at once after the entries were compared.
+func (v *verifier) isReal(dir string) bool {
+	if dir == "" || v.real[dir] {
+		return true
+	}
+	// It was not chosen, so nobody has looked.
+	if real, ok := v.others.Load(dir); ok {
+		return real.(bool)
+	}
+	up, _ := parent(dir)
+	real := v.isReal(up)
+	if real {
+		fi, err := os.Lstat(filepath.Join(v.dir, filepath.FromSlash(dir)))
+		real = err == nil && fi.IsDir()
+	}
+	v.others.Store(dir, real)
+	return real
+}
 
 // extra reports what is on disk but not in the manifest.
 func (v *verifier) extra() error {

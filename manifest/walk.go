@@ -332,6 +332,9 @@ func (w *walker) list(paths []string) (name string, top Entry, err error) {
 
 // listOne lists a share of one path.
 func (w *walker) listOne(path string) (name string, top Entry, err error) {
+	if path == "" {
+		return "", Entry{}, errEmptyPath
+	}
 	fi, err := os.Stat(path)
 	if err != nil {
 		return "", Entry{}, err
@@ -436,10 +439,12 @@ func statGiven(path string, fi fs.FileInfo) (info, string, error) {
 	return i, osPath, err
 }
 
+var errEmptyPath = errors.New("nothing to share: a path is empty")
+
 // baseName returns the name that a path the user gave has in a share.
 func baseName(path string) (string, error) {
 	if path == "" {
-		return "", errors.New("nothing to share: a path is empty")
+		return "", errEmptyPath
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
