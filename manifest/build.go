@@ -107,7 +107,7 @@ func Build(ctx context.Context, paths []string, o BuildOptions) (*Manifest, *Sou
 		cache: o.Cache, rehash: o.Rehash,
 	}
 	h.plan(w.segments(cutter.Size()))
-	if n := w.textSize() + h.leastChunks()*(minChunkLine+len("131072")-1); n > MaxText {
+	if n := w.textLen() + h.leastChunkText(); n > MaxText {
 		return nil, nil, fmt.Errorf("manifest of at least %d bytes, the limit is %d: %w", n, MaxText, ErrTooLarge)
 	}
 	workers := o.Workers
@@ -182,30 +182,35 @@ func (w *walker) stream() (*stream, []int32) {
 	return s, entries
 }
 
-// textSize returns the length of the lines of the entries, or a little more.
-func (w *walker) textSize() int {
-	n := 200
+// textLen returns the length of the lines of the entries.
+func (w *walker) textLen() (n int) {
+	line := make([]byte, 0, 2*MaxPath)
 	for i := range w.entries {
-		e := &w.entries[i]
-		n += len("file 0644 1700000000.123456789  \n") + len(e.Path)
-		if e.Kind == File {
-			n += len(strconv.FormatInt(e.Size, 10))
-		} else if e.Kind == Symlink {
-			n += len(e.Target) - 20
-		}
+		line = appendEntry(line[:0], &w.entries[i])
+		n += len(line)
 	}
 	return n
 }
 
-// leastChunks returns the number of chunks of a fixed cutter, or the least number of
-// a content-defined one.
-func (h *hashing) leastChunks() int {
-	if h.fixed {
-		return len(h.hashes)
+// leastChunkText returns the length of the lines of the chunks, or for a
+// content-defined cutter, which is not known before, a number that is not larger.
+func (h *hashing) leastChunkText() (n int) {
+	lines := func(num, length int64) {
+		n += int(num) * (minChunkLine - 1 + len(strconv.FormatInt(length, 10)))
 	}
-	n := 0
+	longest := int64(h.cutter.Max())
 	for i := range h.units {
-		n += int(ceilDiv(h.units[i].end-h.units[i].start, int64(h.cutter.Max())))
+		u := &h.units[i]
+		length := u.end - u.start
+		switch rest := length % longest; {
+		case !h.fixed:
+			n += int(ceilDiv(length, longest)) * minChunkLine
+		case rest > 0:
+			lines(1, rest)
+			fallthrough
+		default:
+			lines(length/longest, longest)
+		}
 	}
 	return n
 }
@@ -218,7 +223,7 @@ func (h *hashing) text(name string, top Entry, size int64) (string, *chunk.Bitfi
 	}
 	hashed := chunk.NewBitfield(n)
 	var b strings.Builder
-	b.Grow(min(MaxText, h.b.textSize()+n*(minChunkLine+len("16777216"))))
+	b.Grow(min(MaxText, 2*MaxName+h.b.textLen()+n*(minChunkLine-1+len("16777216"))))
 	line := make([]byte, 0, 2*MaxPath)
 	line = append(line, magic+" 1\nname "...)
 	line = append(line, name...)

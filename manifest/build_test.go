@@ -462,6 +462,21 @@ func TestBuildPaths(t *testing.T) {
 	}
 }
 
+// What Build says before it hashes must not refuse a manifest that is within the limit.
+func TestLeastText(t *testing.T) {
+	top := filepath.Join(plant(t, mixedTree()), "t")
+	for _, cutter := range cutters {
+		m, _ := build(t, top, BuildOptions{Cutter: cutter})
+		w := &walker{entries: m.entries}
+		h := &hashing{b: w, cutter: m.cutter, fixed: cutter == chunk.Fixed}
+		h.plan(m.segments())
+		_, lines, _ := strings.Cut(m.text, fmt.Sprintf("\nchunks %d\n", m.NumChunks()))
+		if n := w.textLen() + h.leastChunkText(); n > len(lines) || h.fixed && n != len(lines) {
+			t.Errorf("%s: lines of at least %d bytes, they have %d", cutter, n, len(lines))
+		}
+	}
+}
+
 func TestBuildLimits(t *testing.T) {
 	deep := strings.Repeat("d/", MaxDepth-1)
 	top := plant(t, []node{{path: deep + "e/too deep"}, {path: deep + "file"}})

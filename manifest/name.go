@@ -218,7 +218,24 @@ func (f *folding) appendUnicode(dst []byte, name string) []byte {
 		}
 		out = slices.Grow(out, cap(out))
 	}
+	mendCherokee(f.a)
 	return appendNFD(dst, f.a)
+}
+
+// mendCherokee makes the small letters of the Cherokee script in b large, as Unicode
+// folds them. The library exchanges the two instead, so that they never meet.
+func mendCherokee(b []byte) {
+	for i := 0; i+2 < len(b); i++ {
+		if b[i] != 0xe1 && b[i] != 0xea {
+			continue
+		}
+		switch r, _ := utf8.DecodeRune(b[i:]); {
+		case 0xab70 <= r && r <= 0xabbf:
+			utf8.EncodeRune(b[i:], r-0xab70+0x13a0)
+		case 0x13f8 <= r && r <= 0x13fd:
+			utf8.EncodeRune(b[i:], r-0x13f8+0x13f0)
+		}
+	}
 }
 
 func appendNFD(dst, b []byte) []byte {

@@ -8,8 +8,15 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+	"pgregory.net/rapid"
 
 	"github.com/shoal-p2p/shoal/chunk"
 )
@@ -501,6 +508,14 @@ func TestParsePaths(t *testing.T) {
 		{"P06 long s", []string{"s", "\u017f"}, "would collide"},
 		{"P06 sigma", []string{"\u03c2", "\u03c3"}, "would collide"},
 		{"P06 invisible", []string{"ab", "a\u200db"}, "would collide"},
+		{"P06 soft hyphen", []string{"ab", "a\u00adb"}, "would collide"},
+		{"P06 variation selector", []string{"\u2764", "\u2764\ufe0f"}, "would collide"},
+		{"P06 tag characters", []string{"a", "a\U000e0041"}, "would collide"},
+		{"P06 nothing visible", []string{"\u200b", "\u2060"}, "would collide"},
+		{"P06 order of marks", []string{"a\u0301\u0323", "a\u0323\u0301"}, "would collide"},
+		{"P06 iota subscript", []string{"\u03b1\u03b9", "\u1fb3"}, "would collide"},
+		{"P06 Cherokee", []string{"\u13a0", "\uab70"}, "would collide"},
+		{"P06 Hangul", []string{"\u1100\u1161\u11a8", "\uac01"}, "would collide"},
 		{"P06 accents differ", []string{"e", "\u00e9"}, ""},
 		{"P07 case", []string{"README", "Readme"}, `"Readme" would collide on some systems with "README"`},
 		{"P07 directories", []string{"Dir/", "Dir/a", "dir/", "dir/b"}, `"dir" would collide on some systems with "Dir"`},
@@ -721,6 +736,81 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("%q: %v, want %q", test.name, err, test.want)
 		}
 	}
+}
+
+// Folding is what SPEC.md says, on names of all kinds, and in buffers that are used again.
+func TestFold(t *testing.T) {
+	var f folding
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.OneOf(
+			rapid.String(),
+			rapid.StringOf(rapid.SampledFrom([]rune("aAßẞéÉıİΣςσſﬁŉǰΐᾳ\u0301\u0323\u0345\u200d\u00ad\ufe0fＡ각.-"))),
+		).Draw(t, "name")
+		got := string(f.append([]byte("before"), name))
+		want := name
+		for _, x := range ignorable {
+			want = strings.Map(func(r rune) rune {
+				if x[0] <= r && r <= x[1] {
+					return -1
+				}
+				return r
+			}, want)
+		}
+		want = norm.NFD.String(want)
+		want = cases.Fold().String(want)
+		want = strings.Map(func(r rune) rune { // what the library gets wrong, rune by rune
+			if up := unicode.ToUpper(r); unicode.Is(unicode.Cherokee, r) {
+				return up
+			}
+			return r
+		}, want)
+		want = norm.NFD.String(want)
+		if got != "before"+want || fold(name) != want {
+			t.Fatalf("%+q folds to %+q and %+q, want %+q", name, got, fold(name), want)
+		}
+		for _, other := range []string{want, norm.NFC.String(name), norm.NFD.String(name)} {
+			if fold(other) != want {
+				t.Fatalf("%+q folds to %+q, but %+q to %+q", name, want, other, fold(other))
+			}
+		}
+	})
+}
+
+// No character has another case that folds differently.
+func TestFoldAllRunes(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		want := fold(string(r))
+		if again := fold(want); again != want {
+			t.Errorf("%U folds to %+q, and that to %+q", r, want, again)
+		}
+		for _, other := range []rune{unicode.SimpleFold(r), unicode.ToLower(r), unicode.ToUpper(r)} {
+			// The dotted and dotless I of Turkish are letters of their own.
+			if got := fold(string(other)); got != want && r != '\u0130' && r != '\u0131' {
+				t.Errorf("%U folds to %+q, %U to %+q", r, want, other, got)
+			}
+		}
+	}
+}
+
+// The tables of folding may be used by many goroutines at once.
+func TestParseAtOnce(t *testing.T) {
+	var paths []string
+	for i := range 300 {
+		paths = append(paths, fmt.Sprintf("Größe %03d ΐ", i))
+	}
+	text := []byte(withPaths(paths...))
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if _, err := Parse(text); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Empty files and links between small files are in no chunk and break no segment.

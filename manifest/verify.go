@@ -300,13 +300,13 @@ func (v *verifier) span(ctx context.Context, r *reader, sp *span, window []byte)
 		sp.diffs = append(sp.diffs, d)
 	}
 	// A file that changes while it is compared has no right content to speak of.
+	k := r.k
 	if err := r.close(); err != nil && ctx.Err() == nil {
-		last := sp.end - 1
-		for x := range v.m.Extents(last) {
-			e := &v.m.entries[x.Entry]
-			sp.diffs = append(sp.diffs, Difference{Kind: Unchecked, Path: e.Path, Entry: x.Entry, Chunk: last, Num: 1, Why: "could not be checked: " + err.Error()})
-			break
-		}
+		entry := int(v.m.files[k])
+		sp.diffs = append(sp.diffs, Difference{
+			Kind: Unchecked, Path: v.m.entries[entry].Path, Entry: entry,
+			Chunk: sp.end - 1, Num: 1, Why: "could not be checked: " + err.Error(),
+		})
 	}
 }
 
