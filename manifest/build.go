@@ -136,12 +136,14 @@ func Build(ctx context.Context, paths []string, o BuildOptions) (*Manifest, *Sou
 		return nil, nil, err
 	}
 	files := w.files
-	w.entries, h = nil, nil // a large share needs the room
+	// A large share needs the room: its entries are listed anew in the same place.
+	room := w.entries
+	w.entries, h = nil, nil
 	hasher := chunk.NewHasher()
 	hasher.WriteString(text)
 	root := hasher.Sum()
 	hasher.Release()
-	m, err := parse(text, root)
+	m, err := parse(text, root, room)
 	if err != nil {
 		return nil, nil, pathErrorIn(err)
 	}

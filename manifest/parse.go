@@ -32,7 +32,7 @@ func Parse(text []byte) (*Manifest, error) {
 	if len(text) > MaxText {
 		return nil, &SyntaxError{1, "size of the manifest", fmt.Errorf("%d bytes, the limit is %d: %w", len(text), MaxText, ErrTooLarge)}
 	}
-	return parse(string(text), chunk.Sum(text))
+	return parse(string(text), chunk.Sum(text), nil)
 }
 
 // A parser goes through the lines of a manifest.
@@ -42,8 +42,9 @@ type parser struct {
 	line int
 }
 
-func parse(text string, root chunk.Hash) (*Manifest, error) {
-	p := &parser{m: &Manifest{text: text, root: root}, rest: text}
+// parse puts the entries into room, if they fit, and otherwise makes room for them.
+func parse(text string, root chunk.Hash, room []Entry) (*Manifest, error) {
+	p := &parser{m: &Manifest{text: text, root: root, entries: room[:0]}, rest: text}
 	numEntries, numChunks, err := p.header()
 	if err != nil {
 		return nil, err
@@ -225,7 +226,9 @@ func (p *parser) modeTime(what subject, s string, e *Entry) (rest string, err er
 // entries reads n entries and checks all that can be said of them without the chunks.
 func (p *parser) entries(n int) error {
 	m := p.m
-	m.entries = make([]Entry, 0, n)
+	if cap(m.entries) < n {
+		m.entries = make([]Entry, 0, n)
+	}
 	names := newNameSet(n)
 	var links linkResolver
 	var dirs []int32 // the directories above the next entry, outermost first
