@@ -11,7 +11,8 @@ import (
 )
 
 // DefaultCutter is the kind of cutter that Build uses when it is not told.
-// Content-defined cutting costs more than a tenth of the speed of sharing.
+// Content-defined cutting takes twice the time for a large file that lies in the
+// system's cache, and a third more for a tree of sources; a tenth would be worth it.
 const DefaultCutter = chunk.Fixed
 
 // A Cache keeps hashes between builds, so that an unchanged file need not be read
