@@ -14,6 +14,7 @@ import (
 const (
 	firstBackoff = 250 * time.Millisecond
 	lastBackoff  = 15 * time.Second
+	busyBackoff  = 2 * time.Second // while others are connected
 )
 
 // A dialler keeps a connection to each address it was given.
@@ -100,8 +101,11 @@ func (d *dialler) keep(ctx context.Context, a *address) {
 		if tries++; useful || time.Since(began) > time.Minute {
 			backoff, tries = firstBackoff, 0
 		}
-		if !again || a.hint && tries >= hintTries {
+		if !again || a.hint && (tries >= hintTries || d.sw.numSessions() >= enoughPeers) {
 			return
+		}
+		if d.sw.numSessions() > 0 {
+			backoff = max(backoff, busyBackoff) // there is enough to do
 		}
 		if a.hint {
 			backoff = max(backoff, hintInterval)

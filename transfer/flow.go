@@ -5,6 +5,22 @@ import "time"
 // What a peer may have in flight to us, in bytes, whatever its line gives.
 const maxWindow = 32 << 20
 
+// A meter measures a rate.
+type meter struct {
+	time  time.Duration // that was measured since the last result
+	bytes int64         // in it
+	rate  float64       // bytes/s; rises at once and falls slowly
+}
+
+// add notes that n bytes took d.
+func (m *meter) add(n int, d time.Duration) {
+	m.bytes += int64(n)
+	if m.time += d; m.time >= 200*time.Millisecond {
+		m.rate = max(float64(m.bytes)/m.time.Seconds(), m.rate*3/4)
+		m.time, m.bytes = 0, 0
+	}
+}
+
 // A flow measures what one connection delivers and says how much to ask for.
 // It is arithmetic on the times it is given; its caller holds the lock.
 type flow struct {
@@ -48,6 +64,22 @@ func (f *flow) rate() float64 {
 	return best
 }
 
+// usual returns the mean of the last intervals in bytes/s, 0 before the first has
+// ended: what to count on.
+func (f *flow) usual() float64 {
+	sum, n := 0.0, 0
+	for _, s := range f.samples {
+		if s > 0 {
+			sum += s
+			n++
+		}
+	}
+	if n == 0 {
+		return 0
+	}
+	return sum / float64(n)
+}
+
 // window returns how many bytes to have asked for: what the line holds in two
 // round trips, so that a rate that the window itself limits can double, and two
 // chunks, so that one is on its way while the next is being asked for.
@@ -64,7 +96,7 @@ func (f *flow) window(rtt time.Duration) int {
 // the silence.
 func (f *flow) eta(n int, rtt time.Duration, now time.Time) time.Duration {
 	silence := now.Sub(f.last)
-	r := f.rate()
+	r := f.usual()
 	if r == 0 {
 		return time.Second + rtt + silence
 	}
@@ -78,9 +110,9 @@ func (f *flow) eta(n int, rtt time.Duration, now time.Time) time.Duration {
 // patience returns how long to wait for n bytes before others are asked: some
 // multiples of what this peer has needed until now.
 func (f *flow) patience(n int, rtt time.Duration) time.Duration {
-	r := f.rate()
+	r := f.usual()
 	if r == 0 {
 		return 5*time.Second + 4*rtt
 	}
-	return time.Second + 4*rtt + 3*time.Duration(float64(n)/r*float64(time.Second))
+	return 3*time.Second + 4*rtt + 4*time.Duration(float64(n)/r*float64(time.Second))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -17,6 +18,14 @@ const (
 	hintBatch    = 16  // addresses in one line to a peer
 	hintInterval = time.Second
 	hintTries    = 3 // dials before an address from a hint is forgotten
+
+	// Who has so many peers needs no more of them, and need not be told of more:
+	// in a large swarm the rest are as good as those.
+	enoughPeers = 32
+
+	// Of two peers the one that came later is told of the other at once, the other
+	// one after this time: if both dialled, one connection would be for nothing.
+	hintLater = 2 * time.Second
 )
 
 // Listening notes at which port the peer accepts connections, so that others
@@ -29,6 +38,7 @@ func (s *session) Listening(port int) error {
 	s.sw.mu.Lock()
 	defer s.sw.mu.Unlock()
 	s.listens = net.JoinHostPort(host, strconv.Itoa(port))
+	s.listensAt = time.Now()
 	s.sw.listeners++
 	return nil
 }
@@ -84,6 +94,7 @@ func (s *session) spread(now time.Time) []string {
 	if s.listeners == s.sw.listeners {
 		return nil
 	}
+	all := true
 	if now.Sub(s.hinted) > hintInterval/2 {
 		s.hinted, s.hintsLeft = now, hintBatch
 	}
@@ -98,10 +109,14 @@ func (s *session) spread(now time.Time) []string {
 		if !mayDial(o.listens, addrOf(s.conn.RemoteAddr())) {
 			continue
 		}
+		if !s.listensAt.After(o.listensAt) && now.Sub(o.listensAt) < hintLater {
+			all = false
+			continue
+		}
 		if s.toldPeers == nil {
 			s.toldPeers = make(map[string]bool)
 		}
-		if len(s.toldPeers) >= maxHints {
+		if len(s.toldPeers) >= enoughPeers {
 			break
 		}
 		if s.hintsLeft == 0 {
@@ -111,8 +126,42 @@ func (s *session) spread(now time.Time) []string {
 		s.toldPeers[o.listens] = true
 		fresh = append(fresh, o.listens)
 	}
-	s.listeners = s.sw.listeners
+	if all {
+		s.listeners = s.sw.listeners
+	}
 	return fresh
+}
+
+// reaches reports whether there is a connection to the peer that listens at addr.
+func (sw *swarm) reaches(addr string) bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return slices.ContainsFunc(sw.sessions, func(s *session) bool { return s.listens == addr })
+}
+
+func (sw *swarm) numSessions() int {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return len(sw.sessions)
+}
+
+// refer tells a peer that cannot be let in where others are.
+func (sw *swarm) refer(c Conn) {
+	sw.mu.Lock()
+	var addrs []string
+	for _, k := range sw.rnd.Perm(len(sw.sessions)) {
+		o := sw.sessions[k]
+		if o.listens != "" && len(addrs) < hintBatch && mayDial(o.listens, addrOf(c.RemoteAddr())) && !slices.Contains(addrs, o.listens) {
+			addrs = append(addrs, o.listens)
+		}
+	}
+	sw.mu.Unlock()
+	if len(addrs) == 0 {
+		return
+	}
+	if err := c.SendPeers(addrs); err == nil {
+		_ = c.Flush() // it is only a courtesy
+	}
 }
 
 // follow dials the addresses that come from hints, one host at most once a
@@ -134,6 +183,9 @@ func (d *dialler) follow(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case addr := <-d.hints:
+				if d.sw.reaches(addr) || d.sw.numSessions() >= enoughPeers {
+					continue
+				}
 				d.mu.Lock()
 				full, known := d.numHints >= maxHints, d.knows(addr)
 				d.mu.Unlock()

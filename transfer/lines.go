@@ -40,7 +40,8 @@ func (s *session) addLines(now time.Time) {
 	if s.more == nil || f == nil || s.inflight == 0 || s.conn.RTT() < lineRTT {
 		return
 	}
-	for s.numMore+1 < maxLines && len(s.sw.sessions) < maxPeers/2 &&
+	// With other peers around, those fill our line, and this one has others to serve.
+	for s.numMore+1 < maxLines && len(s.sw.sessions)+s.numMore < maxLines+1 &&
 		(s.far() || s.flow.rate() > lineRate && f.total-f.done > lineRest && now.Sub(s.lastMore) > lineInterval) {
 		s.numMore++
 		s.lastMore = now

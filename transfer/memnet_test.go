@@ -32,9 +32,11 @@ type memNode struct {
 	delay time.Duration
 	twist func(i, off int, p []byte) []byte // what the node sends instead of p
 	deaf  bool                              // dialling it fails
+	mute  bool                              // it says that it has nothing, whatever it has
 	blank bool                              // payload is not copied: all is zeros
 
 	control, payload atomic.Int64 // bytes sent
+	lines            atomic.Int64
 
 	mu     sync.Mutex
 	accept map[[32]byte]func(Conn)
@@ -216,6 +218,7 @@ func (c *memConn) send(n int, do func(Handler) error) error {
 // line sends a control line of about n bytes.
 func (c *memConn) line(n int, do func(Handler) error) error {
 	c.us.control.Add(int64(n))
+	c.us.lines.Add(1)
 	return c.send(n, do)
 }
 
@@ -231,7 +234,13 @@ func (c *memConn) SendHaves(b *chunk.Bitfield) error {
 	return c.SendHave(slices.Collect(b.Ranges()))
 }
 
-func (c *memConn) SendHave(rs []chunk.Range) error   { return c.ranges("have", rs, Handler.Have) }
+func (c *memConn) SendHave(rs []chunk.Range) error {
+	if c.us.mute {
+		rs = nil
+	}
+	return c.ranges("have", rs, Handler.Have)
+}
+
 func (c *memConn) SendWant(rs []chunk.Range) error   { return c.ranges("want", rs, Handler.Want) }
 func (c *memConn) SendCancel(rs []chunk.Range) error { return c.ranges("cancel", rs, Handler.Cancel) }
 func (c *memConn) SendGone(rs []chunk.Range) error   { return c.ranges("gone", rs, Handler.Gone) }

@@ -55,6 +55,9 @@ func (p *picker) swap(i, j int32) {
 	p.pos[ci], p.pos[cj] = j, i
 }
 
+// len returns how many chunks are free.
+func (p *picker) len() int { return len(p.order) }
+
 // add makes chunk i free: it is wanted, and nobody is asked for it.
 func (p *picker) add(i int) {
 	if !p.free.Set(i) {

@@ -12,10 +12,11 @@ import (
 // than that leech has asked for, and everyone gets the rest from each other
 // (BEP 16, super-seeding). A leech that is alone is shown as much as it takes.
 const (
-	revealMin   = 8  // shares with at most so many chunks are shown whole
-	revealAhead = 8  // chunks that a leech is shown beyond what it asks for
-	revealAlone = 32 // the same for a lone leech, at first
-	revealSteal = 4  // chunks of others that an idle leech is shown at once
+	revealMin    = 8  // shares with at most so many chunks are shown whole
+	revealAhead  = 8  // chunks that a leech is shown beyond what it asks for
+	revealAlone  = 32 // the same for a lone leech, at first
+	revealSteal  = 4  // chunks of others that an idle leech is shown at once,
+	revealIdlers = 4  // if fewer leeches than this are being served
 )
 
 // revealAloneTime is how long a leech must be alone to be told of everything:
@@ -100,7 +101,7 @@ func (s *session) show(now time.Time) {
 		s.showAll()
 		return
 	}
-	want := max(revealAhead, 2*queued)
+	want := max(s.sw.revealEach(), 2*queued)
 	if alone {
 		want = max(want, revealAlone, s.pace)
 	}
@@ -110,14 +111,14 @@ func (s *session) show(now time.Time) {
 	var rs []chunk.Range
 	n := ahead
 	for n < want {
-		r := s.nextShown(alone && s.pace > 0)
+		r := s.nextShown(alone && s.pace > 0, want-n)
 		if r.N == 0 {
 			break
 		}
 		rs = append(rs, r)
 		n += r.N
 	}
-	if n == 0 && queued <= 1 {
+	if n == 0 && queued <= 1 && s.sw.numServed() < revealIdlers {
 		if rs = s.steal(); rs == nil && !busy {
 			s.showAll()
 			return
@@ -133,10 +134,29 @@ func (s *session) show(now time.Time) {
 	s.poke()
 }
 
+// revealEach returns how many chunks each of several leeches is shown ahead: not so
+// many that the last of them are shown none. Called with mu held.
+func (sw *swarm) revealEach() int {
+	return min(max(sw.have.Len()/(4*max(1, len(sw.sessions))), 1), revealAhead)
+}
+
+// numServed returns how many peers wait for something. Called with mu held.
+func (sw *swarm) numServed() int {
+	n := 0
+	for _, s := range sw.sessions {
+		s.wmu.Lock()
+		if s.sending || len(s.serving) > 0 {
+			n++
+		}
+		s.wmu.Unlock()
+	}
+	return n
+}
+
 // nextShown marks the rest of a stroke that nobody was shown, or a part of it
 // that s lacks, as shown to s, and returns it. A lone leech gets them in the
 // order of the stream, others at random.
-func (s *session) nextShown(inOrder bool) chunk.Range {
+func (s *session) nextShown(inOrder bool, most int) chunk.Range {
 	v := &s.sw.reveal
 	for !v.shown.All() {
 		from := 0
@@ -152,7 +172,7 @@ func (s *session) nextShown(inOrder bool) chunk.Range {
 			first--
 		}
 		r := chunk.Range{First: first}
-		for i := first; i < v.shown.Len() && (i == first || i%strokeLen != 0) && !v.shown.Has(i); i++ {
+		for i := first; r.N < most && i < v.shown.Len() && (i == first || i%strokeLen != 0) && !v.shown.Has(i); i++ {
 			if s.has != nil && s.has.Has(i) {
 				if r.N > 0 {
 					break

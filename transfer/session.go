@@ -18,6 +18,20 @@ const maxSegment = 256 << 10
 // maxBacklog bounds the bytes that a peer may have asked us for at once.
 const maxBacklog = maxWindow + 4*chunk.MaxSize
 
+// What all peers together may be asked for: the chunks that come in askedTime,
+// and at least so many.
+const (
+	minAsked  = 16
+	askedTime = time.Second
+)
+
+// In the endgame at most one in maxTwice chunks, and a few, are asked for twice:
+// what saves one leech some time costs all the others.
+const (
+	maxTwice = 400
+	minTwice = 1
+)
+
 // stallLimit is how long a peer that was asked may send nothing before it is
 // dropped and dialled again.
 const stallLimit = 60 * time.Second
@@ -46,7 +60,15 @@ type session struct {
 	refused  int       // chunks that it said are gone
 	numMore  int       // how many more connections were asked for,
 	lastMore time.Time // the last of them then
-	told     int       // how much of the swarm's news it was sent
+	told     int       // how much of the swarm's news it was sent,
+	toldAt   time.Time // when that was
+
+	// When the peer is served; see turns.go.
+	turn   bool      // a chunk may be on its way to it
+	turnAt time.Time // since then
+	waits  time.Time // since when it waits for its turn; zero: it does not
+	out    meter     // what it was sent during its turns
+	outAt  time.Time // until when that was measured
 
 	// What a seed shows the peer; see reveal.go.
 	shown    *chunk.Bitfield // what it neither asked for yet nor got elsewhere; nil: everything is shown
@@ -58,7 +80,8 @@ type session struct {
 	met      bool      // it said what it has,
 	metAt    time.Time // at this time
 
-	listens   string          // host:port at which it accepts connections
+	listens   string          // host:port at which it accepts connections,
+	listensAt time.Time       // since when we know
 	toldPeers map[string]bool // addresses of others that it was told
 	listeners int             // the swarm's, when it had been told of all
 	hinted    time.Time       // when the batch began of which it may be told
@@ -235,8 +258,8 @@ func (s *session) refill(now time.Time) {
 	if s.overdue {
 		window = 1 // what it owes comes first
 	}
-	room := window - s.inflight
-	if room < s.flow.chunkLen && s.inflight > 0 {
+	room := min(window-s.inflight, s.sw.room(s))
+	if room < s.flow.chunkLen && (s.inflight > 0 || room <= 0) {
 		return
 	}
 	if s.inflight == 0 && !s.sw.mayStart(s) {
@@ -253,8 +276,24 @@ func (s *session) refill(now time.Time) {
 			}
 		}
 		s.ask(r, now, rtt)
-		room = window - s.inflight
+		room = min(window-s.inflight, s.sw.room(s))
 	}
+}
+
+// room returns how many bytes more may be asked for, of s or whom else: what
+// comes in about a second. More would only wait in the queues of peers that
+// serve others too, and be too late there for a better choice. Called with mu held.
+func (sw *swarm) room(s *session) int {
+	f := sw.get
+	asked := 0
+	for _, o := range sw.sessions {
+		asked += o.inflight
+	}
+	limit := max(minAsked*s.flow.chunkLen, int(f.meter.rate*askedTime.Seconds()))
+	if s.far() {
+		limit = max(limit, maxLines*farWindow)
+	}
+	return limit - asked
 }
 
 // mayStart reports whether one more session may have chunks on their way: with
@@ -306,12 +345,19 @@ func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 		return chunk.Range{}
 	}
 	mine := s.flow.eta(s.flow.chunkLen, rtt, now)
+	if f.pick.len() > 0 {
+		return chunk.Range{} // this peer has none of them, but another may
+	}
+	if f.numTwice > len(f.asked)/maxTwice+minTwice {
+		return chunk.Range{}
+	}
 	if worst < mine+mine/2+2*time.Millisecond {
 		return chunk.Range{}
 	}
 	for k := len(slowest.queue) - 1; k >= 0; k-- {
 		q := slowest.queue[k]
 		if !q.dropped && f.want.Has(q.i) && f.asked[q.i] < 2 && (s.seed || s.has.Has(q.i)) && !s.queued(q.i) {
+			f.numTwice++
 			return chunk.Range{First: q.i, N: 1}
 		}
 	}
@@ -684,6 +730,8 @@ func (s *session) Received(i, off, n int) error {
 	s.stats.Received += int64(n)
 	s.flow.delivered(n, s.conn.RTT(), now)
 	f.lastByte = now
+	f.meter.add(n, now.Sub(f.meterAt))
+	f.meterAt = now
 	q := s.queue[0]
 	if !q.dropped {
 		s.inflight -= n

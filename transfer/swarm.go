@@ -52,6 +52,8 @@ type swarm struct {
 	have     *chunk.Bitfield    // chunks that we offer
 	manAsked time.Time          // when a peer was last asked for it
 	news     []int32            // chunks that we came to offer, oldest first
+	sent     meter              // what all were sent,
+	sentAt   time.Time          // until when that was measured
 	reveal   reveal             // what a seed has shown of itself
 	rnd      *rand.Rand
 	sessions []*session
@@ -85,8 +87,11 @@ type fetch struct {
 	done     int64 // bytes of the selection that are written,
 	total    int64 // and that it has
 	lastByte time.Time
+	meter    meter         // what all peers together deliver,
+	meterAt  time.Time     // until when that was measured
 	moved    chan struct{} // closed when the finished share is served instead of the part
 	sealed   bool          // complete: the store is being finished and must not change
+	numTwice int           // chunks that were asked for twice in the endgame
 	corrupt  int           // last chunk that somebody sent wrong, or -2
 	results  chan received
 	failed   func(error) // ends the get
@@ -160,6 +165,9 @@ func (sw *swarm) join(ctx context.Context, c Conn, more chan<- struct{}) error {
 		_ = o.conn.Close(errDouble) // it is of no more use, however it ends
 	}
 	if err != nil {
+		if err == errTooMany {
+			sw.refer(c)
+		}
 		_ = c.Close(err)
 		return err
 	}
@@ -232,6 +240,7 @@ func (sw *swarm) leave(s *session) (banned bool) {
 	defer sw.mu.Unlock()
 	sw.sessions = slices.DeleteFunc(sw.sessions, func(o *session) bool { return o == s })
 	s.hide()
+	s.endTurn(time.Now())
 	if sw.m == nil {
 		if s.manAsked {
 			sw.manAsked = time.Time{}
@@ -533,7 +542,7 @@ func (sw *swarm) watch(ctx context.Context) {
 				if s.late(now) {
 					stalled = append(stalled, s)
 				}
-				if s.started && !s.seed && s.told < len(sw.news) {
+				if s.tellsNews(now) {
 					s.poke()
 				}
 				s.measure(now.Sub(last))
@@ -542,6 +551,7 @@ func (sw *swarm) watch(ctx context.Context) {
 				}
 			}
 			last = now
+			sw.grant(now)
 			sw.askManifest(now)
 			for _, s := range sw.sessions {
 				if fresh := s.spread(now); fresh != nil {

@@ -17,12 +17,13 @@ type outgoing struct {
 	man    string // rest of the manifest that is being sent
 	manOff int
 
+	size   int // of the next segment, at most
 	i, off int // the chunk that is being sent, and how much of it is out; i < 0: none
 }
 
 // write sends until ctx ends or the connection breaks.
 func (s *session) write(ctx context.Context) error {
-	o := outgoing{i: -1}
+	o := outgoing{i: -1, size: segmentSize(0)}
 	if s.sw.port > 0 {
 		if err := s.conn.SendListen(s.sw.port); err != nil {
 			return err
@@ -48,6 +49,16 @@ func (s *session) write(ctx context.Context) error {
 		case <-s.wake:
 		}
 	}
+}
+
+// segmentSize returns how many bytes to send in one segment at a rate in bytes/s:
+// what takes a tenth of a second, so that control lines do not wait for longer.
+func segmentSize(rate float64) int {
+	if rate == 0 {
+		return maxSegment / 4
+	}
+	n := int(rate/10) &^ 4095 // whole pages
+	return min(max(n, maxSegment/16), maxSegment)
 }
 
 // writeControl sends the lines that wait.
@@ -128,23 +139,38 @@ func (s *session) writeHello() error {
 	return s.conn.SendHaves(some)
 }
 
-// writeNews says what came since. Seeds need not hear it.
-func (s *session) writeNews() error {
-	s.sw.mu.Lock()
+// tellsNews reports whether it is time to tell the peer which chunks we got since
+// it was told last. Seeds need not hear it. The more peers, the larger the batches:
+// otherwise the lines would soon be a percent of the data. Called with mu held.
+func (s *session) tellsNews(now time.Time) bool {
 	if s.seed || !s.started || s.shown != nil || s.told == len(s.sw.news) {
-		s.told = len(s.sw.news)
+		return false
+	}
+	return now.Sub(s.toldAt) >= tick*time.Duration(1+len(s.sw.sessions)/8) || s.sw.have.All()
+}
+
+// writeNews says what came since, if it is time to.
+func (s *session) writeNews() error {
+	now := time.Now()
+	s.sw.mu.Lock()
+	if !s.tellsNews(now) {
 		s.sw.mu.Unlock()
 		return nil
 	}
 	all := s.sw.have.All()
 	fresh := chunk.NewBitfield(s.sw.m.NumChunks())
 	for _, i := range s.sw.news[s.told:] {
-		fresh.Set(int(i))
+		if s.has == nil || !s.has.Has(int(i)) {
+			fresh.Set(int(i))
+		}
 	}
-	s.told = len(s.sw.news)
+	s.told, s.toldAt = len(s.sw.news), now
 	s.sw.mu.Unlock()
-	if all {
+	switch {
+	case all:
 		return s.conn.SendHaveAll()
+	case fresh.None():
+		return nil
 	}
 	return s.conn.SendHaves(fresh)
 }
@@ -165,7 +191,7 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 		o.seg = alignedBuffer(maxSegment)
 	}
 	i := o.i
-	p := o.seg[:min(maxSegment, s.sw.m.ChunkLen(i)-o.off)]
+	p := o.seg[:min(o.size, s.sw.m.ChunkLen(i)-o.off)]
 	if err := s.sw.read(i, o.off, p, o.seg); errors.Is(err, errStopping) {
 		return false, err
 	} else if err != nil {
@@ -179,11 +205,18 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 	if err := s.conn.SendData(i, o.off, p); err != nil {
 		return false, err
 	}
+	now := time.Now()
 	s.sw.mu.Lock()
+	defer s.sw.mu.Unlock()
 	s.stats.Sent += int64(len(p))
-	s.sw.mu.Unlock()
+	s.out.add(len(p), now.Sub(s.outAt))
+	s.outAt = now
+	s.sw.sent.add(len(p), now.Sub(s.sw.sentAt))
+	s.sw.sentAt = now
+	o.size = segmentSize(s.out.rate)
 	if o.off += len(p); o.off == s.sw.m.ChunkLen(i) {
 		o.i = -1
+		s.endTurn(now)
 	}
 	return true, nil
 }
@@ -218,40 +251,40 @@ func (s *session) writeManifest(o *outgoing) (sent bool, err error) {
 	return true, nil
 }
 
-// nextWanted takes the next chunk that the peer wants, or returns -1. Chunks
-// that we do not offer are refused.
+// nextWanted takes the next chunk that the peer wants, or returns -1 if there is
+// none, or it is not this peer's turn. Chunks that we do not offer are refused.
 func (s *session) nextWanted() int {
-	for {
-		s.wmu.Lock()
-		s.sending = len(s.serving) > 0
-		if !s.sending {
-			s.serving = nil
-			s.wmu.Unlock()
-			return -1
-		}
+	s.sw.mu.Lock()
+	defer s.sw.mu.Unlock()
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	now := time.Now()
+	for len(s.serving) > 0 {
 		r := &s.serving[0]
 		i := r.First
+		offered := s.sw.have.Has(i)
+		if offered && !s.takeTurn(now) {
+			s.sending = false
+			return -1 // it is woken when it is
+		}
 		r.First++
 		if r.N--; r.N == 0 {
 			s.serving = s.serving[1:]
 		}
 		s.backlog -= int64(s.sw.m.ChunkLen(i))
-		s.wmu.Unlock()
-
-		s.sw.mu.Lock()
-		offered := s.sw.have.Has(i)
-		if offered && s.sw.reveal.sent != nil {
-			s.sw.reveal.sent.Set(i)
-		}
-		s.sw.mu.Unlock()
 		if offered {
+			if s.sw.reveal.sent != nil {
+				s.sw.reveal.sent.Set(i)
+			}
+			s.sending = true
 			return i
 		}
-		s.wmu.Lock()
 		s.gones = append(s.gones, chunk.Range{First: i, N: 1})
-		s.wmu.Unlock()
 		s.poke()
 	}
+	s.serving, s.sending = nil, false
+	s.endTurn(now)
+	return -1
 }
 
 // read fills p with the bytes at off of chunk i, for a peer. A chunk that an
