@@ -39,6 +39,55 @@ const (
 type reveal struct {
 	shown *chunk.Bitfield // to anybody
 	sent  *chunk.Bitfield // to anybody, or on its way
+
+	// To find what was sent to somebody who left, or who gives nothing.
+	avail   []uint16        // how many of the leeches have said that they have a chunk
+	doubt   *chunk.Bitfield // sent, and had by nobody when it was last looked at
+	lost    []int32
+	checked time.Time
+}
+
+// revealCheck is how often a seed looks for chunks that were lost, and how long a
+// leech may take to say that it got one.
+const revealCheck = 2 * time.Second
+
+// again lets chunks be shown once more that were sent and that nobody has. Called
+// with mu held.
+func (sw *swarm) again(now time.Time) {
+	v := &sw.reveal
+	if v.shown == nil || now.Sub(v.checked) < revealCheck {
+		return
+	}
+	v.checked = now
+	for _, s := range sw.sessions {
+		if s.seed {
+			return // nothing is lost
+		}
+	}
+	for r := range v.sent.Ranges() {
+		for i := r.First; i < r.First+r.N; i++ {
+			switch {
+			case v.avail[i] > 0:
+				v.doubt.Clear(i)
+			case v.doubt.Set(i): // it may still be on its way
+			default:
+				v.doubt.Clear(i)
+				v.lost = append(v.lost, int32(i))
+			}
+		}
+	}
+	for _, i := range v.lost {
+		v.sent.Clear(int(i))
+		v.shown.Clear(int(i))
+	}
+	v.lost = v.lost[:0]
+}
+
+// count notes that n more leeches have chunk i, or fewer.
+func (v *reveal) count(i, n int) {
+	if v.avail != nil {
+		v.avail[i] += uint16(n)
+	}
 }
 
 // withholds reports whether new peers are told only of some chunks. Called with
@@ -50,6 +99,18 @@ func (sw *swarm) withholds() bool {
 	if sw.reveal.shown == nil {
 		sw.reveal.shown = chunk.NewBitfield(sw.have.Len())
 		sw.reveal.sent = chunk.NewBitfield(sw.have.Len())
+		sw.reveal.doubt = chunk.NewBitfield(sw.have.Len())
+		sw.reveal.avail = make([]uint16, sw.have.Len())
+		for _, s := range sw.sessions {
+			if s.has == nil {
+				continue
+			}
+			for r := range s.has.Ranges() {
+				for i := r.First; i < r.First+r.N; i++ {
+					sw.reveal.avail[i]++
+				}
+			}
+		}
 	}
 	return true
 }

@@ -26,10 +26,13 @@ const (
 )
 
 // In the endgame at most one in maxTwice chunks, and a few, are asked for twice:
-// what saves one leech some time costs all the others.
+// what saves one leech some time costs all the others. Nor may requests be moved
+// from peer to peer without end.
 const (
 	maxTwice = 400
 	minTwice = 1
+	maxMoved = 16
+	minMoved = 4
 )
 
 // stallLimit is how long a peer that was asked may send nothing before it is
@@ -219,8 +222,11 @@ func (s *session) addHave(r chunk.Range) error {
 	}
 	f := s.sw.get
 	for i := r.First; i < r.First+r.N; i++ {
-		if s.has.Set(i) && f != nil {
-			f.pick.have(i)
+		if s.has.Set(i) {
+			s.sw.reveal.count(i, 1)
+			if f != nil {
+				f.pick.have(i)
+			}
 		}
 		if s.shown != nil {
 			s.shown.Clear(i)
@@ -234,14 +240,24 @@ func (s *session) addHave(r chunk.Range) error {
 
 // becomeSeed forgets the single chunks: a peer that has all changes no order.
 func (s *session) becomeSeed() {
-	if s.has != nil && s.sw.get != nil {
-		for r := range s.has.Ranges() {
-			for i := r.First; i < r.First+r.N; i++ {
-				s.sw.get.pick.lost(i)
+	s.forgetHas()
+	s.has, s.seed = nil, true
+}
+
+// forgetHas takes what the peer has out of the counts.
+func (s *session) forgetHas() {
+	if s.has == nil {
+		return
+	}
+	f := s.sw.get
+	for r := range s.has.Ranges() {
+		for i := r.First; i < r.First+r.N; i++ {
+			s.sw.reveal.count(i, -1)
+			if f != nil {
+				f.pick.lost(i)
 			}
 		}
 	}
-	s.has, s.seed = nil, true
 }
 
 // refill asks for more if there is room for it. Called with the swarm's mu held.
@@ -327,41 +343,69 @@ func (s *session) ask(r chunk.Range, now time.Time, rtt time.Duration) {
 	s.poke()
 }
 
-// endgame chooses a chunk that another peer was asked for and that we would
-// have sooner from this one. Called with the swarm's mu held.
+// endgame chooses a chunk that another peer was asked for and that we would have
+// sooner from this one. If its bytes have not begun to come, the other is not to
+// send it any more; else both may, and the first answer wins. Called with the
+// swarm's mu held.
 func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 	f := s.sw.get
+	if f.pick.len() > 0 {
+		return chunk.Range{} // this peer has none of them, but another may
+	}
 	var slowest *session
 	var worst time.Duration
 	for _, o := range s.sw.sessions {
 		if o == s || o.inflight == 0 {
 			continue
 		}
-		if d := o.flow.eta(o.inflight, o.conn.RTT(), now); d > worst {
+		if d := o.flow.eta(o.inflight, o.conn.RTT(), now); d > worst && s.anyOf(o.queue) {
 			slowest, worst = o, d
 		}
 	}
-	if slowest == nil {
-		return chunk.Range{}
-	}
 	mine := s.flow.eta(s.flow.chunkLen, rtt, now)
-	if f.pick.len() > 0 {
-		return chunk.Range{} // this peer has none of them, but another may
-	}
-	if f.numTwice > len(f.asked)/maxTwice+minTwice {
-		return chunk.Range{}
-	}
-	if worst < mine+mine/2+2*time.Millisecond {
+	if slowest == nil || worst < mine+mine/2+2*time.Millisecond {
 		return chunk.Range{}
 	}
 	for k := len(slowest.queue) - 1; k >= 0; k-- {
-		q := slowest.queue[k]
-		if !q.dropped && f.want.Has(q.i) && f.asked[q.i] < 2 && (s.seed || s.has.Has(q.i)) && !s.queued(q.i) {
-			f.numTwice++
-			return chunk.Range{First: q.i, N: 1}
+		q := &slowest.queue[k]
+		if !s.couldSend(q) {
+			continue
 		}
+		begun := k == 0 && slowest.buf != nil
+		switch {
+		case begun && f.numTwice <= len(f.asked)/maxTwice+minTwice:
+			f.numTwice++
+		case k == 0 && worst < 3*mine+300*time.Millisecond:
+			continue // it may be on its way
+		case !begun && f.numMoved <= len(f.asked)/maxMoved+minMoved:
+			f.numMoved++
+			slowest.drop(q)
+			slowest.wmu.Lock()
+			slowest.cancels = append(slowest.cancels, chunk.Range{First: q.i, N: 1})
+			slowest.wmu.Unlock()
+			slowest.poke()
+		default:
+			continue
+		}
+		return chunk.Range{First: q.i, N: 1}
 	}
 	return chunk.Range{}
+}
+
+// couldSend reports whether s may be asked for what q asks another peer for.
+func (s *session) couldSend(q *request) bool {
+	f := s.sw.get
+	return !q.dropped && f.want.Has(q.i) && f.asked[q.i] < 2 && (s.seed || s.has.Has(q.i)) && !s.queued(q.i)
+}
+
+// anyOf reports whether s could send something of the queue of another peer.
+func (s *session) anyOf(queue []request) bool {
+	for k := range queue {
+		if s.couldSend(&queue[k]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *session) queued(i int) bool {

@@ -91,7 +91,8 @@ type fetch struct {
 	meterAt  time.Time     // until when that was measured
 	moved    chan struct{} // closed when the finished share is served instead of the part
 	sealed   bool          // complete: the store is being finished and must not change
-	numTwice int           // chunks that were asked for twice in the endgame
+	numTwice int           // chunks that were asked for twice in the endgame,
+	numMoved int           // and from another peer instead
 	corrupt  int           // last chunk that somebody sent wrong, or -2
 	results  chan received
 	failed   func(error) // ends the get
@@ -240,6 +241,7 @@ func (sw *swarm) leave(s *session) (banned bool) {
 	defer sw.mu.Unlock()
 	sw.sessions = slices.DeleteFunc(sw.sessions, func(o *session) bool { return o == s })
 	s.hide()
+	s.forgetHas()
 	s.endTurn(time.Now())
 	if sw.m == nil {
 		if s.manAsked {
@@ -248,13 +250,6 @@ func (sw *swarm) leave(s *session) (banned bool) {
 		sw.askManifest(time.Now())
 	} else if f := sw.get; f != nil {
 		s.release(true)
-		if s.has != nil {
-			for r := range s.has.Ranges() {
-				for i := r.First; i < r.First+r.N; i++ {
-					f.pick.lost(i)
-				}
-			}
-		}
 		sw.refillAll()
 	}
 	return s.stats.Banned
@@ -552,6 +547,7 @@ func (sw *swarm) watch(ctx context.Context) {
 			}
 			last = now
 			sw.grant(now)
+			sw.again(now)
 			sw.askManifest(now)
 			for _, s := range sw.sessions {
 				if fresh := s.spread(now); fresh != nil {

@@ -140,14 +140,20 @@ func (s *session) writeHello() error {
 }
 
 // tellsNews reports whether it is time to tell the peer which chunks we got since
-// it was told last. Seeds need not hear it. The more peers, the larger the batches:
-// otherwise the lines would soon be a percent of the data. Called with mu held.
+// it was told last. The more peers, the larger the batches: otherwise the lines
+// would soon be a percent of the data. Called with mu held.
 func (s *session) tellsNews(now time.Time) bool {
-	if s.seed || !s.started || s.shown != nil || s.told == len(s.sw.news) {
+	if !s.started || s.shown != nil || s.told == len(s.sw.news) {
 		return false
 	}
-	return now.Sub(s.toldAt) >= tick*time.Duration(1+len(s.sw.sessions)/8) || s.sw.have.All()
+	wait := tick * time.Duration(1+len(s.sw.sessions)/8)
+	if s.seed {
+		wait = newsToSeed // it only wants to know what is not lost
+	}
+	return now.Sub(s.toldAt) >= wait || s.sw.have.All()
 }
+
+const newsToSeed = time.Second
 
 // writeNews says what came since, if it is time to.
 func (s *session) writeNews() error {
