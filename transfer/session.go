@@ -21,8 +21,8 @@ const maxBacklog = maxWindow + 4*chunk.MaxSize
 // What all peers together may be asked for: the chunks that come in askedTime,
 // and at least so many.
 const (
-	minAsked  = 16
-	askedTime = time.Second
+	minAsked  = 12
+	askedTime = 700 * time.Millisecond
 )
 
 // In the endgame at most one in maxTwice chunks, and a few, are asked for twice:
@@ -31,7 +31,7 @@ const (
 const (
 	maxTwice = 400
 	minTwice = 1
-	maxMoved = 16
+	maxMoved = 32
 	minMoved = 4
 )
 
@@ -297,7 +297,7 @@ func (s *session) refill(now time.Time) {
 }
 
 // room returns how many bytes more may be asked for, of s or whom else: what
-// comes in about a second. More would only wait in the queues of peers that
+// comes in a moment. More would only wait in the queues of peers that
 // serve others too, and be too late there for a better choice. Called with mu held.
 func (sw *swarm) room(s *session) int {
 	f := sw.get

@@ -216,14 +216,14 @@ func TestSimulateMixed(t *testing.T) {
 		up = []float64{1e6, 2e6, 2e6, 2e6, 4e6}[r.IntN(5)]
 		return up, 4 * up
 	}
-	sizes := []int{10, 100, 1000}
-	if testing.Short() {
-		sizes = sizes[:2]
+	sizes := []int{10, 100}
+	if os.Getenv("SHOAL_SOAK") != "" {
+		sizes = append(sizes, 1000) // three minutes
 	}
 	for _, n := range sizes {
 		o := simulate(t, scenario{n: n, size: 32 << 20, seedUp: 4e6, rates: rates, spread: 2 * time.Second, takers: 0.1, churn: 0.1})
 		t.Log(o)
-		if o.last > 1.5 || o.duplicate > 0.01 || o.control > 0.005 {
+		if o.last > 1.6 || o.duplicate > 0.03 || o.control > 0.006 {
 			t.Error("that is too much")
 		}
 	}
