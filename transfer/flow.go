@@ -5,6 +5,13 @@ import "time"
 // What a peer may have in flight to us, in bytes, whatever its line gives.
 const maxWindow = 32 << 20
 
+// A peer within nearRTT is in the same building; one that gives nearRate, in
+// bytes/s, is asked for one chunk after the other if there are others.
+const (
+	nearRTT  = 2 * time.Millisecond
+	nearRate = 32 << 20
+)
+
 // A meter measures a rate.
 type meter struct {
 	time  time.Duration // that was measured since the last result
@@ -83,11 +90,21 @@ func (f *flow) usual() float64 {
 // window returns how many bytes to have asked for: what the line holds in two
 // round trips, so that a rate that the window itself limits can double, and two
 // chunks, so that one is on its way while the next is being asked for.
-func (f *flow) window(rtt time.Duration) int {
+//
+// Near peers answer within microseconds; what counts there is how long we take to
+// look after each of several active ones. More than that would only be lost with
+// us when we are killed.
+func (f *flow) window(rtt time.Duration, active int) int {
 	if rtt == 0 {
 		rtt = 50 * time.Millisecond
 	}
-	line := f.rate() * (2*rtt + time.Millisecond).Seconds()
+	rate := f.rate()
+	if rtt < nearRTT && active > 1 {
+		if rate = f.usual(); active > 2 && rate > nearRate {
+			return f.chunkLen
+		}
+	}
+	line := rate * (2*rtt + 500*time.Microsecond/time.Duration(max(active, 1))).Seconds()
 	return int(min(line, maxWindow)) + 2*f.chunkLen
 }
 

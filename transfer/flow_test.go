@@ -33,7 +33,7 @@ func TestWindowFollowsBandwidthTimesDelay(t *testing.T) {
 		f := flow{chunkLen: testChunk}
 		f.start(t0)
 		feed(&f, t0, 3*time.Second, c.rate, c.rtt)
-		if w := f.window(c.rtt); w < c.min || w > c.max {
+		if w := f.window(c.rtt, 1); w < c.min || w > c.max {
 			t.Errorf("%s: window %d, want %d to %d", c.name, w, c.min, c.max)
 		}
 	}
@@ -41,7 +41,7 @@ func TestWindowFollowsBandwidthTimesDelay(t *testing.T) {
 
 func TestWindowStartsSmall(t *testing.T) {
 	f := flow{chunkLen: testChunk}
-	if w := f.window(0); w != 2*testChunk {
+	if w := f.window(0, 1); w != 2*testChunk {
 		t.Errorf("window before the first byte is %d, want two chunks", w)
 	}
 }

@@ -21,7 +21,7 @@ const (
 
 // revealAloneTime is how long a leech must be alone to be told of everything:
 // those that are started together do not arrive together.
-const revealAloneTime = time.Second
+const revealAloneTime = 300 * time.Millisecond
 
 // revealTime is how far ahead a lone leech is shown chunks, at the rate at which
 // it takes them.
@@ -172,7 +172,7 @@ func (s *session) show(now time.Time) {
 	var rs []chunk.Range
 	n := ahead
 	for n < want {
-		r := s.nextShown(alone && s.pace > 0, want-n)
+		r := s.nextShown(want - n)
 		if r.N == 0 {
 			break
 		}
@@ -214,17 +214,13 @@ func (sw *swarm) numServed() int {
 	return n
 }
 
-// nextShown marks the rest of a stroke that nobody was shown, or a part of it
-// that s lacks, as shown to s, and returns it. A lone leech gets them in the
-// order of the stream, others at random.
-func (s *session) nextShown(inOrder bool, most int) chunk.Range {
+// nextShown marks the rest of a random stroke that nobody was shown, or a part of
+// it that s lacks, as shown to s, and returns it: at most so many chunks. Random
+// even for a lone leech, which may have other seeds that show theirs.
+func (s *session) nextShown(most int) chunk.Range {
 	v := &s.sw.reveal
 	for !v.shown.All() {
-		from := 0
-		if !inOrder {
-			from = s.sw.rnd.IntN(v.shown.Len())
-		}
-		first := v.shown.NextClear(from)
+		first := v.shown.NextClear(s.sw.rnd.IntN(v.shown.Len()))
 		if first < 0 {
 			first = v.shown.NextClear(0)
 		}

@@ -267,7 +267,7 @@ func (s *session) refill(now time.Time) {
 		return
 	}
 	rtt := s.conn.RTT()
-	window := s.flow.window(rtt)
+	window := s.flow.window(rtt, s.sw.numActive(s))
 	if window < farWindow && s.flow.rate() == 0 && s.far() {
 		window = farWindow
 	}
@@ -294,6 +294,17 @@ func (s *session) refill(now time.Time) {
 		s.ask(r, now, rtt)
 		room = min(window-s.inflight, s.sw.room(s))
 	}
+}
+
+// numActive returns how many peers were asked for something, or are about to be. Called with mu held.
+func (sw *swarm) numActive(s *session) int {
+	n := 0
+	for _, o := range sw.sessions {
+		if o.inflight > 0 || o == s {
+			n++
+		}
+	}
+	return n
 }
 
 // room returns how many bytes more may be asked for, of s or whom else: what
