@@ -22,6 +22,9 @@ const (
 	pingAfter = 10 * time.Second
 	// closeLimit is how long the last words of a connection may take.
 	closeLimit = 500 * time.Millisecond
+	// byeLimit is the same, and two round trips, for a bye: nobody misses one that
+	// gets lost, and whoever is done does not want to wait for a peer that hangs.
+	byeLimit = 50 * time.Millisecond
 
 	// maxDrain bounds what is read and thrown away meanwhile: more than is on
 	// its way in both systems' buffers.
@@ -726,7 +729,11 @@ func (c *Conn) Close(reason error) error {
 	c.closeMu.Unlock()
 
 	// From here on nothing waits longer, not even a writer that holds the lock.
-	c.bc.limit(time.Now().Add(closeLimit))
+	limit := closeLimit
+	if reason == nil {
+		limit = min(limit, byeLimit+2*c.RTT())
+	}
+	c.bc.limit(time.Now().Add(limit))
 	c.lock <- struct{}{}
 	if c.failed == nil && !errors.Is(reason, ErrLost) {
 		if reason == nil {
