@@ -31,17 +31,23 @@ type Disk interface {
 	Lstat(name string) (Info, error)
 	// Names lists a directory, at most max of its names (all, if max < 0).
 	Names(name string, max int) ([]string, error)
+	// Create makes a whole file at once: content, permission bits and time. If
+	// the name is there, the error is fs.ErrExist.
+	Create(name string, p []byte, mode fs.FileMode, mtime time.Time) error
 	// Rename never replaces: if newname is there, the error is fs.ErrExist.
 	Rename(oldname, newname string) error
+	// Replace renames a file; a file that has the name goes in the same step.
+	Replace(oldname, newname string) error
 	Remove(name string) error
 	// SetMeta sets the permission bits and the time of a directory or a file.
 	SetMeta(name string, mode fs.FileMode, mtime time.Time) error
-	// SyncDir makes the names in a directory durable, SyncAll everything in
-	// the folder.
-	SyncDir(name string) error
+	// Sync makes the names in a directory durable, or a file with its mode and
+	// time; SyncAll everything in the folder.
+	Sync(name string) error
 	SyncAll() error
-	// Free returns the bytes that may still be written; -1: not known.
-	Free() int64
+	// Free returns the bytes that may still be written, and the files and
+	// directories that may be made; -1: not known.
+	Free() (size, files int64)
 	// BootID names the time since the machine was started: what was written
 	// in the same boot is there even if it was never flushed.
 	BootID() string
@@ -98,15 +104,29 @@ func (e *DiskError) Error() string {
 
 func (e *DiskError) Unwrap() error { return e.Err }
 
-// A NoSpaceError reports that the share does not fit, before anything is fetched.
+// A NoSpaceError reports that the disk has less room than the share, or what is
+// missing of it, needs. What was fetched before is kept.
 type NoSpaceError struct {
-	Need, Have int64 // bytes
-	Dir        string
+	Need, Have int64  // bytes; with Files, files and directories
+	Files      bool   // the disk can hold no more files, however small
+	Dir        string // where
+	Err        error  // what the system said; nil: it was found out before
 }
 
 func (e *NoSpaceError) Error() string {
-	return fmt.Sprintf("no space: need %d bytes, have %d in %s", e.Need, e.Have, quote(e.Dir))
+	what := "bytes"
+	if e.Files {
+		what = "free inodes"
+	}
+	s := fmt.Sprintf("no space: need %d %s, have %d in %s", e.Need, what, e.Have, quote(e.Dir))
+	var p *fs.PathError
+	if errors.As(e.Err, &p) {
+		s += fmt.Sprintf(" (at %s)", quote(p.Path))
+	}
+	return s
 }
+
+func (e *NoSpaceError) Unwrap() error { return e.Err }
 
 // A LockedError reports that another process is at work on the same part.
 type LockedError struct {

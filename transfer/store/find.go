@@ -71,7 +71,7 @@ func look(d Disk, final, part string) (p Part, err error) {
 	}
 	if text, err := readFile(d, part+"/"+journalName, maxJournal(p.m.NumChunks())); err == nil {
 		if h, err := parseHeader(text); err == nil && h.root == p.Root {
-			have, _, _ := replay(text[headerLen:], &h.id, p.m.NumChunks())
+			have := replay(text[headerLen:], &h.id, p.m.NumChunks()).have
 			for r := range have.Ranges() {
 				p.Kept += p.m.ChunkOffset(r.End()) - p.m.ChunkOffset(r.First)
 			}

@@ -23,6 +23,8 @@ const (
 // Kinds of records.
 const (
 	recWritten = 'W' // a chunk was written
+	recKept    = 'K' // a chunk was flushed in an earlier boot and not hashed since
+	recHashed  = 'H' // such a chunk was hashed, and is right
 	recDropped = 'D' // a chunk is taken back
 	recBarrier = 'S' // all records before number n are flushed
 	recTaint   = 'T' // a flush failed: what was written since the last S is void
@@ -96,55 +98,75 @@ func putRecord(p []byte, kind byte, n, seq uint32, id *[idLen]byte) {
 	binary.LittleEndian.PutUint32(p[28:], crc32.Checksum(p[:28], castagnoli))
 }
 
-// replay reads the records behind a header and returns the chunks that they say
-// are written, those of them that were flushed, and the number of records that
-// count. Any bytes give an answer.
-func replay(p []byte, id *[idLen]byte, num int) (have, flushed *chunk.Bitfield, count int) {
-	have, flushed = chunk.NewBitfield(num), chunk.NewBitfield(num)
-	type written struct{ seq, i int }
-	var pending []written // since the last barrier
+// replayed is what the records of a journal say. Any bytes give an answer.
+type replayed struct {
+	have    *chunk.Bitfield // written and not taken back
+	flushed *chunk.Bitfield // those of have that a barrier covers
+	doubt   *chunk.Bitfield // those of have that were kept from an earlier boot and not hashed
+	count   int             // records that count
+	covered int             // records that the last barrier covers
+}
+
+// replay reads the records behind a header.
+func replay(p []byte, id *[idLen]byte, num int) replayed {
+	r := replayed{have: chunk.NewBitfield(num), flushed: chunk.NewBitfield(num), doubt: chunk.NewBitfield(num)}
+	type written struct{ seq, i uint32 }
+	var pending []written         // since the last barrier
+	latest := make([]uint32, num) // number of the last record that has a chunk written
 	var want [recordLen]byte
-	for len(p) >= recordLen {
-		r := p[:recordLen]
-		n := binary.LittleEndian.Uint32(r[4:])
-		putRecord(want[:], r[0], n, uint32(count), id)
-		if !bytes.Equal(r, want[:]) {
-			break
+	for ; len(p) >= recordLen; p = p[recordLen:] {
+		kind, n := p[0], binary.LittleEndian.Uint32(p[4:])
+		putRecord(want[:], kind, n, uint32(r.count), id)
+		if !bytes.Equal(p[:recordLen], want[:]) {
+			return r
 		}
-		switch i := int(n); r[0] {
-		case recWritten, recDropped:
+		i := int(n)
+		switch kind {
+		case recWritten, recKept, recHashed, recDropped:
 			if i >= num {
-				return have, flushed, count
-			}
-			if r[0] == recWritten {
-				have.Set(i)
-				pending = append(pending, written{count, i})
-			} else {
-				have.Clear(i)
-				flushed.Clear(i)
+				return r
 			}
 		case recBarrier:
-			if i > count {
-				return have, flushed, count
+			if i > r.count {
+				return r
 			}
+		}
+		switch kind {
+		case recWritten, recKept:
+			r.have.Set(i)
+			r.doubt.Clear(i)
+			if kind == recKept {
+				r.doubt.Set(i)
+			}
+			latest[i] = uint32(r.count)
+			pending = append(pending, written{uint32(r.count), n})
+		case recHashed:
+			r.doubt.Clear(i)
+		case recDropped:
+			r.have.Clear(i)
+			r.flushed.Clear(i)
+			r.doubt.Clear(i)
+		case recBarrier:
 			k := 0
-			for k < len(pending) && pending[k].seq < i {
-				if have.Has(pending[k].i) {
-					flushed.Set(pending[k].i)
+			for k < len(pending) && pending[k].seq < n {
+				if w := pending[k]; latest[w.i] == w.seq && r.have.Has(int(w.i)) {
+					r.flushed.Set(int(w.i))
 				}
 				k++
 			}
 			pending = pending[k:]
+			r.covered = i
 		case recTaint:
 			for _, w := range pending {
-				have.Clear(w.i)
+				r.have.Clear(int(w.i))
+				r.flushed.Clear(int(w.i)) // an earlier record of it is older than its bytes
+				r.doubt.Clear(int(w.i))
 			}
 			pending = nil
 		default:
-			return have, flushed, count
+			return r
 		}
-		count++
-		p = p[recordLen:]
+		r.count++
 	}
-	return have, flushed, count
+	return r
 }

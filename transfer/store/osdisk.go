@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-p2p/shoal/manifest"
@@ -30,23 +31,48 @@ func quote(s string) string {
 type OSDisk struct {
 	path string
 	root *os.Root
+	self *os.File // the folder, to flush its file system: it hears of all errors since it was opened
 
 	// Handles of the directories that were used last, so that a file deep in
 	// a tree does not cost a walk from the top each time. mu is held to read
 	// while one is in use, so that none is closed meanwhile.
-	mu   sync.RWMutex
-	dirs map[string]*os.Root
+	mu    sync.RWMutex
+	dirs  map[string]*dirHandle
+	clock atomic.Uint64
 }
 
-const maxDirs = 32
+// A dirHandle is a directory that is open.
+type dirHandle struct {
+	root *os.Root
+	file *os.File      // the same, for calls that os.Root does not have; nil where there are none
+	used atomic.Uint64 // OSDisk.clock then
+}
 
-// OpenDisk opens a folder that exists.
+func (h *dirHandle) close() {
+	// Nothing was written through them that Close could lose.
+	_ = h.root.Close()
+	if h.file != nil {
+		_ = h.file.Close()
+	}
+}
+
+// maxDirs bounds the directories that are open at once. With their files they
+// must leave room for others under a limit of 64 descriptors.
+const maxDirs = 8
+
+// OpenDisk opens a folder that exists. If it is given by a symbolic link, the
+// link is followed now and never again.
 func OpenDisk(dir string) (*OSDisk, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, &DiskError{Op: "open", Path: dir, Err: err}
 	}
-	return &OSDisk{path: dir, root: root, dirs: make(map[string]*os.Root)}, nil
+	self, err := root.Open(".")
+	if err != nil {
+		_ = root.Close() // nothing was done with it
+		return nil, &DiskError{Op: "open", Path: dir, Err: err}
+	}
+	return &OSDisk{path: dir, root: root, self: self, dirs: make(map[string]*dirHandle)}, nil
 }
 
 // Path implements Disk.
@@ -56,83 +82,117 @@ func (d *OSDisk) Path() string { return d.path }
 func (d *OSDisk) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.forget()
-	return d.root.Close()
+	d.forget("")
+	return errors.Join(d.self.Close(), d.root.Close())
 }
 
-// forget closes the cached directories. Called with mu held to write.
-func (d *OSDisk) forget() {
-	for k, r := range d.dirs {
-		_ = r.Close() // nothing was written through it that Close could lose
-		delete(d.dirs, k)
+// forget closes the cached handles of a directory and of all that is in it; all
+// for "". Called with mu held to write.
+func (d *OSDisk) forget(name string) {
+	for k, h := range d.dirs {
+		if name == "" || k == name || strings.HasPrefix(k, name+"/") {
+			h.close()
+			delete(d.dirs, k)
+		}
 	}
 }
 
 // in calls f with the directory that name lies in, and its last component.
 func (d *OSDisk) in(name string, f func(dir *os.Root, base string) error) error {
+	return d.inHandle(name, func(h *dirHandle, base string) error { return f(h.root, base) })
+}
+
+func (d *OSDisk) inHandle(name string, f func(dir *dirHandle, base string) error) error {
 	dir, base := path.Split(name)
-	dir = path.Clean(dir)
-	if base == "." || base == "" || base == ".." {
-		return fmt.Errorf("internal error: the name %q", name)
+	dir = strings.TrimSuffix(dir, "/")
+	if base == "." || base == "" || base == ".." || strings.HasPrefix(name, "/") {
+		return fmt.Errorf("store: internal error: the name %q", name)
 	}
-	if dir == "." {
-		return f(d.root, base)
+	if dir == "" {
+		return f(&dirHandle{root: d.root, file: d.self}, base)
 	}
 	for range 100 { // it may be pushed out again before it is used
 		d.mu.RLock()
-		if r := d.dirs[dir]; r != nil {
-			err := f(r, base)
+		if h := d.dirs[dir]; h != nil {
+			h.used.Store(d.clock.Add(1))
+			err := f(h, base)
 			d.mu.RUnlock()
 			return err
 		}
 		d.mu.RUnlock()
-		d.mu.Lock()
-		_, err := d.open(dir)
-		d.mu.Unlock()
-		if err != nil {
+		if err := d.open(dir); err != nil {
 			return err
 		}
 	}
 	return errors.New("too many directories in use at once")
 }
 
-// open returns a handle of a directory, and makes sure that no component of its
-// name is a symbolic link: os.Root follows those that stay inside. Called with
-// mu held to write.
-func (d *OSDisk) open(dir string) (*os.Root, error) {
-	if dir == "." {
-		return d.root, nil
+// open puts a handle of a directory into d.dirs. It walks down from the nearest
+// directory that is open, one component at a time, and no component may be a
+// symbolic link: os.Root follows those that stay inside.
+func (d *OSDisk) open(dir string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dirs[dir] != nil {
+		return nil
 	}
-	if r := d.dirs[dir]; r != nil {
-		return r, nil
+	at, done := d.root, 0 // dir[:done] is open as at
+	for end := len(dir); end > 0; end = strings.LastIndexByte(dir[:end], '/') {
+		if h := d.dirs[dir[:end]]; h != nil {
+			at, done = h.root, end+1
+			break
+		}
 	}
-	parent, base := path.Split(dir)
-	up, err := d.open(path.Clean(parent))
-	if err != nil {
-		return nil, err
+	var own *os.Root // at, if it is to be closed
+	for rest := dir[done:]; rest != ""; {
+		base, tail, _ := strings.Cut(rest, "/")
+		next, err := openDir(at, base)
+		if own != nil {
+			_ = own.Close() // only walked through
+		}
+		if err != nil {
+			return err
+		}
+		at, own, rest = next, next, tail
 	}
-	li, err := up.Lstat(base)
+	h := &dirHandle{root: at}
+	h.used.Store(d.clock.Add(1))
+	if err := h.prepare(); err != nil {
+		_ = at.Close() // not used
+		return err
+	}
+	if len(d.dirs) >= maxDirs {
+		oldest := ""
+		for k, h := range d.dirs {
+			if oldest == "" || h.used.Load() < d.dirs[oldest].used.Load() {
+				oldest = k
+			}
+		}
+		d.dirs[oldest].close()
+		delete(d.dirs, oldest)
+	}
+	d.dirs[dir] = h
+	return nil
+}
+
+// openDir opens a directory in another, if it is one and no link to one.
+func openDir(at *os.Root, base string) (*os.Root, error) {
+	li, err := at.Lstat(base)
 	if err != nil {
 		return nil, err
 	}
 	if !li.IsDir() {
-		return nil, &fs.PathError{Op: "open", Path: dir, Err: errNotDir}
+		return nil, &fs.PathError{Op: "open", Path: base, Err: errNotDir}
 	}
-	r, err := up.OpenRoot(base)
+	r, err := at.OpenRoot(base)
 	if err != nil {
 		return nil, err
 	}
 	fi, err := r.Stat(".")
 	if err != nil || !os.SameFile(li, fi) {
-		_ = r.Close()
-		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: dir, Err: errNotDir})
+		_ = r.Close() // it was exchanged meanwhile
+		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: base, Err: errNotDir})
 	}
-	if len(d.dirs) >= maxDirs {
-		d.forget()
-		_ = r.Close()
-		return d.open(dir) // its parents were forgotten too
-	}
-	d.dirs[dir] = r
 	return r, nil
 }
 
@@ -226,24 +286,58 @@ func namesOf(dir *os.Root, base string, max int) ([]string, error) {
 	return names, err
 }
 
+// Create implements Disk.
+func (d *OSDisk) Create(name string, p []byte, mode fs.FileMode, mtime time.Time) error {
+	return d.inHandle(name, func(dir *dirHandle, base string) error { return create(dir, base, p, mode, mtime) })
+}
+
 // Rename implements Disk.
 func (d *OSDisk) Rename(oldname, newname string) error {
-	return d.in(oldname, func(from *os.Root, oldbase string) error {
+	err := d.in(oldname, func(from *os.Root, oldbase string) error {
 		return d.in(newname, func(to *os.Root, newbase string) error {
-			return renameNew(from, oldbase, to, newbase, func() error {
-				if _, err := to.Lstat(newbase); err == nil {
-					return &fs.PathError{Op: "rename", Path: newname, Err: fs.ErrExist}
-				}
-				return d.root.Rename(oldname, newname)
-			})
+			return renameNew(from, oldbase, to, newbase, func() error { return d.renameSlow(oldname, newname, to, newbase) })
 		})
 	})
+	if err == nil {
+		d.mu.Lock()
+		d.forget(oldname) // a handle of what went must not be used for what comes
+		d.mu.Unlock()
+	}
+	return err
+}
+
+// renameSlow is for systems that cannot rename without replacing. A file gets
+// its second name in one step, and loses the first then. For a directory we look
+// first: in the moment between the two another program could take the name, but
+// a directory replaces nothing but an empty one.
+func (d *OSDisk) renameSlow(oldname, newname string, to *os.Root, newbase string) error {
+	if _, err := to.Lstat(newbase); err == nil {
+		return &fs.PathError{Op: "rename", Path: newname, Err: fs.ErrExist}
+	}
+	if i, err := d.root.Lstat(oldname); err == nil && i.Mode().IsRegular() {
+		err := d.root.Link(oldname, newname)
+		if err == nil {
+			return d.root.Remove(oldname)
+		}
+		if errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return d.root.Rename(oldname, newname)
+}
+
+// Replace implements Disk.
+func (d *OSDisk) Replace(oldname, newname string) error {
+	if path.Dir(oldname) != path.Dir(newname) {
+		return fmt.Errorf("store: internal error: replace %q by %q", newname, oldname)
+	}
+	return d.in(oldname, func(dir *os.Root, oldbase string) error { return dir.Rename(oldbase, path.Base(newname)) })
 }
 
 // Remove implements Disk.
 func (d *OSDisk) Remove(name string) error {
 	d.mu.Lock()
-	d.forget() // a handle of what goes must not be used for what comes
+	d.forget(name) // a handle of what goes must not be used for what comes
 	d.mu.Unlock()
 	return d.in(name, func(dir *os.Root, base string) error { return dir.Remove(base) })
 }
@@ -251,6 +345,11 @@ func (d *OSDisk) Remove(name string) error {
 // SetMeta implements Disk.
 func (d *OSDisk) SetMeta(name string, mode fs.FileMode, mtime time.Time) error {
 	return d.in(name, func(dir *os.Root, base string) error {
+		if i, err := dir.Lstat(base); err != nil {
+			return err
+		} else if i.Mode().Type()&^fs.ModeDir != 0 { // Chmod follows links
+			return &fs.PathError{Op: "chmod", Path: name, Err: errNotFile}
+		}
 		if err := dir.Chmod(base, mode); err != nil {
 			return err
 		}
@@ -258,33 +357,19 @@ func (d *OSDisk) SetMeta(name string, mode fs.FileMode, mtime time.Time) error {
 	})
 }
 
-// SyncDir implements Disk.
-func (d *OSDisk) SyncDir(name string) error {
+// Sync implements Disk.
+func (d *OSDisk) Sync(name string) error {
 	if name == "." {
-		return syncDir(d.root, ".")
+		return syncName(d.root, ".")
 	}
-	return d.in(name, func(dir *os.Root, base string) error { return syncDir(dir, base) })
+	return d.in(name, syncName)
 }
 
 // SyncAll implements Disk.
-func (d *OSDisk) SyncAll() error {
-	f, err := d.root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return syncAll(f)
-}
+func (d *OSDisk) SyncAll() error { return syncAll(d.self) }
 
 // Free implements Disk.
-func (d *OSDisk) Free() int64 {
-	f, err := d.root.Open(".")
-	if err != nil {
-		return -1
-	}
-	defer f.Close()
-	return free(f)
-}
+func (d *OSDisk) Free() (size, files int64) { return free(d.self) }
 
 // BootID implements Disk.
 func (d *OSDisk) BootID() string { return bootID() }
@@ -307,6 +392,21 @@ func (d *OSDisk) Lock(name string) (unlock func() error, err error) {
 			return nil, err
 		}
 		return nil, &LockedError{Path: filepath.Join(d.path, filepath.FromSlash(path.Dir(name))), Owner: ownerText(owner[:n])}
+	}
+	// Who held it may have finished, and removed it, while we opened it.
+	fi, err := f.Stat()
+	if err == nil {
+		err = d.in(name, func(dir *os.Root, base string) error {
+			li, err := dir.Lstat(base)
+			if err == nil && !os.SameFile(li, fi) {
+				err = &LockedError{Path: filepath.Join(d.path, filepath.FromSlash(path.Dir(name)))}
+			}
+			return err
+		})
+	}
+	if err != nil {
+		_ = f.Close() // only a lock on nothing
+		return nil, err
 	}
 	host, _ := os.Hostname() // only told to people
 	if err := f.Truncate(0); err == nil {

@@ -2,9 +2,12 @@ package store
 
 import (
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +34,52 @@ func renameNew(from *os.Root, oldbase string, to *os.Root, newbase string, slow 
 		return &os.LinkError{Op: "rename", Old: oldbase, New: newbase, Err: err}
 	}
 	return nil
+}
+
+// prepare opens what create needs.
+func (h *dirHandle) prepare() (err error) {
+	h.file, err = h.root.Open(".")
+	return err
+}
+
+// create makes a whole file with five system calls: for thousands of files, what
+// os.Root and os.File do besides costs as much again. base is one component, so
+// it cannot lead anywhere else.
+func create(dir *dirHandle, base string, p []byte, mode fs.FileMode, mtime time.Time) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(int(dir.file.Fd()), base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	})
+	if err != nil {
+		return &fs.PathError{Op: "create", Path: base, Err: err}
+	}
+	for off := 0; err == nil && off < len(p); {
+		var n int
+		n, err = retry(func() (int, error) { return unix.Pwrite(fd, p[off:], int64(off)) })
+		if off += n; err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+	}
+	if err == nil {
+		_, err = retry(func() (int, error) { return 0, unix.Fchmod(fd, uint32(mode.Perm())) })
+	}
+	if err == nil {
+		err = futimens(uintptr(fd), mtime)
+	}
+	if cerr := unix.Close(fd); err == nil && cerr != unix.EINTR { // it is closed all the same
+		err = cerr
+	}
+	if err != nil {
+		return &fs.PathError{Op: "create", Path: base, Err: err}
+	}
+	return nil
+}
+
+func retry(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // allocate reserves the space, so that a full disk shows now and not midway.

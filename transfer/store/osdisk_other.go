@@ -4,18 +4,36 @@ package store
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"time"
 )
 
 const openFlags = 0
 
-// renameNew looks first and renames then: in the moment between the two another
-// program could take the name. Linux does it in one step.
-func renameNew(_ *os.Root, _ string, _ *os.Root, _ string, slow func() error) error { return slow() }
+// prepare has nothing to open: create does with os.Root.
+func (h *dirHandle) prepare() error { return nil }
 
-// allocate gives the file its size; Open has compared the sizes with the free
-// space before.
-func allocate(f *os.File, size int64) error { return f.Truncate(size) }
+func create(dir *dirHandle, base string, p []byte, mode fs.FileMode, mtime time.Time) error {
+	of, err := dir.root.OpenFile(base, os.O_RDWR|os.O_CREATE|os.O_EXCL|openFlags, 0o600)
+	if err != nil {
+		return err
+	}
+	f := osFile{of}
+	if _, err = f.WriteAt(p, 0); err == nil {
+		err = f.SetMeta(mode, mtime)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// allocate gives the file its size if it has less; Open has compared the sizes
+// with the free space before.
+func allocate(f *os.File, size int64) error {
+	if i, err := f.Stat(); err != nil || i.Size() >= size {
+		return err
+	}
+	return f.Truncate(size)
+}
 
 func syncFile(f *os.File) error { return f.Sync() }
 

@@ -29,20 +29,30 @@ func nlink(fi fs.FileInfo) int {
 	return 1
 }
 
-func free(dir *os.File) int64 {
+// errQuota is what a system says when a user may write no more.
+var errQuota error = unix.EDQUOT
+
+func free(dir *os.File) (size, files int64) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return -1
+		return -1, -1
 	}
-	blocks, size := uint64(st.Bavail), uint64(st.Bsize)
-	if size != 0 && blocks > math.MaxInt64/size {
-		return math.MaxInt64
+	blocks, blockSize := uint64(st.Bavail), uint64(st.Bsize)
+	if blockSize != 0 && blocks > math.MaxInt64/blockSize {
+		size = math.MaxInt64
+	} else {
+		size = int64(blocks * blockSize)
 	}
-	return int64(blocks * size)
+	files = -1 // it makes inodes as it needs them
+	if st.Files != 0 {
+		files = int64(min(uint64(st.Ffree), math.MaxInt64))
+	}
+	return size, files
 }
 
-func syncDir(dir *os.Root, base string) error {
-	f, err := dir.Open(base)
+// syncName flushes a directory or a file with its metadata.
+func syncName(dir *os.Root, base string) error {
+	f, err := dir.OpenFile(base, os.O_RDONLY|openFlags, 0)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -109,7 +110,8 @@ func (s *share) right(st *store.Store, i int) bool {
 	return st.ReadAt(i, 0, p) == nil && chunk.Sum(p) == s.m.ChunkHash(i)
 }
 
-// finished fails unless all files are at their final names, whole.
+// finished fails unless all files are at their final names, whole, with their
+// modes and times.
 func (s *share) finished(t testing.TB, d store.Disk) {
 	t.Helper()
 	for i, e := range s.m.Entries() {
@@ -128,6 +130,9 @@ func (s *share) finished(t testing.TB, d store.Disk) {
 			t.Fatalf("entry %d, %s, differs", i, e.Path)
 		}
 		must(t, f.Close())
+		if l, err := d.Lstat("tree/" + e.Path); err != nil || l.MTime != e.ModTime().UnixNano() || l.Mode.Perm() != e.Mode {
+			t.Fatalf("entry %d, %s, has mode %v and time %d, %v", i, e.Path, l.Mode, l.MTime, err)
+		}
 	}
 	if target, err := d.Readlink("tree/b/link"); err != nil || target != "large" {
 		t.Fatalf("link: %q, %v", target, err)
@@ -175,6 +180,31 @@ func TestResumeOnRealDisk(t *testing.T) {
 		t.Errorf("kept %d chunks", have.Count())
 	}
 	must(t, s.fill(t, st))
+}
+
+// Files whose chunk was written, but not recorded, are kept by their hash; they
+// have neither mode nor time yet.
+func TestRehashedFilesGetModeAndTime(t *testing.T) {
+	s, d := newShare(t), memdisk.New()
+	st, err := s.open(d)
+	must(t, err)
+	for i := range s.m.NumChunks() {
+		must(t, st.Write(i, s.chunk(t, i)))
+	}
+	must(t, st.Close())
+	must(t, d.SetMeta("tree.shoal-part/data/a/one", 0o600, time.Unix(1, 0)))
+	must(t, d.SetMeta("tree.shoal-part/data/z", 0o600, time.Unix(1, 0)))
+	must(t, d.Remove("tree.shoal-part/journal"))
+	st, err = s.open(d)
+	must(t, err)
+	if n, _ := st.Kept(); n != s.m.NumChunks() {
+		t.Fatalf("%d of %d chunks kept", n, s.m.NumChunks())
+	}
+	must(t, st.Close()) // a run that ends here leaves a journal that is believed
+	st, err = s.open(d)
+	must(t, err)
+	must(t, st.Finish(t.Context()))
+	s.finished(t, d)
 }
 
 // What somebody else did to a part must never be believed.

@@ -32,8 +32,8 @@ type Disk struct {
 	// or flushes; n counts these from 0. Its error is returned; with a short
 	// write, half of the bytes are written first.
 	Fail func(n int, what, name string) error
-	// Space is what Free returns.
-	Space int64
+	// Space and Files are what Free returns.
+	Space, Files int64
 }
 
 type inode struct {
@@ -77,7 +77,7 @@ type op struct {
 
 // New returns an empty folder.
 func New() *Disk {
-	d := &Disk{boot: "boot-0", Space: 1 << 40}
+	d := &Disk{boot: "boot-0", Space: 1 << 40, Files: 1 << 20}
 	d.reset()
 	return d
 }
@@ -258,8 +258,8 @@ func (d *Disk) Path() string { return "mem" }
 // BootID names the boot.
 func (d *Disk) BootID() string { return d.boot }
 
-// Free returns Space.
-func (d *Disk) Free() int64 { return d.Space }
+// Free returns Space and Files.
+func (d *Disk) Free() (size, files int64) { return d.Space, d.Files }
 
 // Close does nothing.
 func (d *Disk) Close() error { return nil }
@@ -361,6 +361,31 @@ func (d *Disk) Rename(oldname, newname string) error {
 	return d.do("rename", op{kind: opRename, name: oldname, other: newname})
 }
 
+// Replace renames a file onto another.
+func (d *Disk) Replace(oldname, newname string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names[oldname] == nil {
+		return &fs.PathError{Op: "rename", Path: oldname, Err: fs.ErrNotExist}
+	}
+	if n := d.names[newname]; n != nil && n.mode.IsDir() {
+		return &fs.PathError{Op: "rename", Path: newname, Err: syscall.EISDIR}
+	}
+	return d.do("rename", op{kind: opRename, name: oldname, other: newname})
+}
+
+// Create makes a whole file, in three operations: a crash may come between.
+func (d *Disk) Create(name string, p []byte, mode fs.FileMode, mtime time.Time) error {
+	f, err := d.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(p, 0); err != nil {
+		return err
+	}
+	return f.SetMeta(mode, mtime)
+}
+
 // Remove removes a file or an empty directory.
 func (d *Disk) Remove(name string) error {
 	d.mu.Lock()
@@ -386,11 +411,18 @@ func (d *Disk) SetMeta(name string, mode fs.FileMode, mtime time.Time) error {
 	return d.do("chmod", op{kind: opMeta, name: name, mode: mode, mtime: mtime.UnixNano()})
 }
 
-// SyncDir makes names durable.
-func (d *Disk) SyncDir(name string) error {
+// Sync makes the names in a directory durable, or a file.
+func (d *Disk) Sync(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.do("fsync", op{kind: opSyncDir, name: name})
+	n := d.names[name]
+	switch {
+	case n == nil:
+		return &fs.PathError{Op: "fsync", Path: name, Err: fs.ErrNotExist}
+	case n.mode.IsDir():
+		return d.do("fsync", op{kind: opSyncDir, name: name})
+	}
+	return d.do("fsync", op{kind: opSync, name: name, ino: n.ino})
 }
 
 // SyncAll makes everything durable.
