@@ -333,6 +333,9 @@ func (g *getter) recheck(doubtful *chunk.Bitfield) error {
 				return context.Cause(g.ctx)
 			}
 			right, err := g.sw.check(i, buf)
+			if err == nil && right {
+				err = g.store.Checked(i)
+			}
 			if err != nil {
 				return err
 			}
