@@ -1,0 +1,388 @@
+package transfer
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shoal-p2p/shoal/chunk"
+)
+
+// A still is a swarm whose sessions nobody runs: a test moves them by hand and
+// gives them the time.
+type still struct {
+	*swarm
+	net  *memNet
+	node *memNode
+}
+
+// stillSeed returns a swarm that has all of a share of n chunks.
+func stillSeed(t testing.TB, n int) *still {
+	t.Helper()
+	w := newStill()
+	m := zeroShare(t, int64(n)*chunk.MinSize)
+	if m.NumChunks() != n {
+		t.Fatalf("%d chunks, want %d", m.NumChunks(), n)
+	}
+	have := chunk.NewBitfield(n)
+	have.Fill()
+	w.serve(m, zeros{}, have)
+	return w
+}
+
+// stillLeech returns a swarm that has nothing of a share of size bytes.
+func stillLeech(t testing.TB, size int64) *still {
+	t.Helper()
+	w := newStill()
+	m := zeroShare(t, size)
+	w.fetchInto(m, zeros{}, nil, chunk.NewBitfield(m.NumChunks()), &fetch{complete: func() {}, failed: func(error) {}})
+	return w
+}
+
+func newStill() *still {
+	net := newMemNet()
+	w := &still{net: net, node: net.node()}
+	w.swarm = newSwarm(chunk.Hash{1}, w.node, 7420, func(Event) {})
+	return w
+}
+
+func (w *still) conn(to *memNode, dialled bool) *memConn {
+	return &memConn{us: w.node, them: to, out: newMemPipe(), in: newMemPipe(), dialled: dialled}
+}
+
+// attach lets a connection from a peer in and greets it, as its writer would.
+func (w *still) attach(t testing.TB, from *memNode) *session {
+	t.Helper()
+	s := newSession(w.swarm, w.conn(from, false))
+	if _, err := w.enter(s); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s.writeHello())
+	must(t, s.Have(nil))
+	return s
+}
+
+// locked calls f with the lock that the methods of a session expect to be held.
+func (w *still) locked(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+func wants(t testing.TB, s *session, rs ...chunk.Range) {
+	t.Helper()
+	must(t, s.Want(rs))
+}
+
+// A seed shows each of several leeches other chunks, and few.
+func TestRevealDifferent(t *testing.T) {
+	w := stillSeed(t, 400)
+	a, b := w.attach(t, w.net.node()), w.attach(t, w.net.node())
+	if a.shown == nil || b.shown == nil || a.shown.None() || b.shown.None() {
+		t.Fatal("a seed with two leeches shows them nothing, or all at once")
+	}
+	if both := common(a.shown, b.shown); both > 0 {
+		t.Errorf("%d chunks were shown to both", both)
+	}
+	if n := b.shown.Count(); n > revealAhead {
+		t.Errorf("one of two leeches was shown %d chunks ahead; the limit is %d", n, revealAhead)
+	}
+	// What one has asked for makes room for more, and never for what the other was shown.
+	first := slices.Collect(b.shown.Ranges())
+	wants(t, b, first...)
+	if b.shown.None() {
+		t.Error("a leech that asked for all that it was shown is shown nothing more")
+	}
+	if both := common(a.shown, b.shown); both > 0 {
+		t.Errorf("%d chunks were shown to both", both)
+	}
+}
+
+func common(a, b *chunk.Bitfield) (n int) {
+	for i := range a.Len() {
+		if a.Has(i) && b.Has(i) {
+			n++
+		}
+	}
+	return n
+}
+
+// What was shown to somebody who left is for somebody else.
+func TestRevealAfterLeaving(t *testing.T) {
+	w := stillSeed(t, 400)
+	a := w.attach(t, w.net.node())
+	n := a.shown.Count()
+	asked := a.shown.NextSet(0)
+	wants(t, a, chunk.Range{First: asked, N: 1})
+	if w.reveal.shown.Count() < n {
+		t.Fatalf("%d are marked as shown, %d were", w.reveal.shown.Count(), n)
+	}
+	w.leave(a)
+	if got := w.reveal.shown.Count(); got != 1 || !w.reveal.shown.Has(asked) {
+		t.Errorf("after it left, %d chunks count as shown; only the one that it asked for should", got)
+	}
+}
+
+// Chunks that were sent to somebody and that nobody has after a while are shown
+// again: the one who got them left, or never passes anything on.
+func TestRevealLostAgain(t *testing.T) {
+	w := stillSeed(t, 400)
+	a, b := w.attach(t, w.net.node()), w.attach(t, w.net.node())
+	kept, lost := a.shown.NextSet(0), b.shown.NextSet(0)
+	wants(t, a, chunk.Range{First: kept, N: 1})
+	wants(t, b, chunk.Range{First: lost, N: 1})
+	for _, s := range []*session{a, b} {
+		if s.nextWanted() < 0 {
+			t.Fatal("it does not send what was asked for")
+		}
+	}
+	must(t, a.Have([]chunk.Range{{First: kept, N: 1}}))
+	now := time.Now()
+	for range 2 { // the first look makes them doubtful
+		now = now.Add(revealCheck)
+		w.locked(func() { w.again(now) })
+	}
+	if w.reveal.shown.Has(lost) {
+		t.Error("a chunk that nobody has is not shown again")
+	}
+	if !w.reveal.shown.Has(kept) {
+		t.Error("a chunk that a leech has is shown again")
+	}
+}
+
+// Nobody is kept from chunks for long: neither a lone leech, nor one that wants
+// none of those that it was shown, nor anybody if there are few.
+func TestRevealAll(t *testing.T) {
+	told := func(s *session) bool { return s.shown == nil && s.hello }
+	w := stillSeed(t, 400)
+	a := w.attach(t, w.net.node())
+	wants(t, a, chunk.Range{First: a.shown.NextSet(0), N: 1}) // so that it is not idle
+	w.locked(func() { a.show(a.metAt.Add(revealAloneTime)) })
+	if told(a) {
+		t.Error("a lone leech is told of all before others can have come")
+	}
+	w.locked(func() { a.show(a.metAt.Add(revealAloneTime + 1)) })
+	if !told(a) {
+		t.Error("a lone leech is not told of all")
+	}
+
+	w = stillSeed(t, 400)
+	a = w.attach(t, w.net.node())
+	w.attach(t, w.net.node())
+	later := a.metAt.Add(revealIdle + 2*a.conn.RTT())
+	w.locked(func() { a.show(later) })
+	if told(a) {
+		t.Error("a leech of two is told of all too soon")
+	}
+	w.locked(func() { a.show(later.Add(time.Second)) })
+	if !told(a) {
+		t.Error("a leech that wants nothing of what it is shown is not told of the rest")
+	}
+
+	w = stillSeed(t, revealMin)
+	if a = w.attach(t, w.net.node()); a.shown != nil {
+		t.Errorf("a share of %d chunks is not shown whole", revealMin)
+	}
+}
+
+// Turns go to so many at once, in the order in which they wait; second
+// connections come after everybody else.
+func TestTurns(t *testing.T) {
+	w := stillSeed(t, 400)
+	var all []*session
+	for range minTurns + 2 {
+		all = append(all, w.attach(t, w.net.node()))
+	}
+	second := w.attach(t, all[0].conn.(*memConn).them)
+	now := time.Now()
+	served := func() (n int) {
+		for _, s := range w.sessions {
+			if s.turn {
+				n++
+			}
+		}
+		return n
+	}
+	w.locked(func() {
+		for k, s := range append([]*session{second}, all...) {
+			s.takeTurn(now.Add(time.Duration(k)))
+		}
+	})
+	// Second came first, when there was room for all.
+	if n := served(); n != minTurns || !second.turn {
+		t.Fatalf("%d have a turn, want %d", n, minTurns)
+	}
+	w.locked(func() {
+		second.endTurn(now)
+		second.takeTurn(now)
+	})
+	if served() != minTurns || second.turn {
+		t.Error("a second connection has its turn before first ones that wait")
+	}
+	var order []*session
+	for range all {
+		for _, s := range all {
+			if s.turn {
+				order = append(order, s)
+				w.locked(func() { s.endTurn(now) })
+				break
+			}
+		}
+	}
+	if !slices.Equal(order, all) {
+		t.Error("not each has had one turn in the order of arrival")
+	}
+	if !second.turn {
+		t.Error("a second connection never has a turn")
+	}
+}
+
+// A leech serves one that only takes after those that give.
+func TestTurnsOfTakers(t *testing.T) {
+	w := stillLeech(t, 10*chunk.MinSize)
+	now := time.Now()
+	var all []*session
+	for range minTurns + 2 {
+		all = append(all, w.attach(t, w.net.node()))
+	}
+	taker, giver := all[minTurns], all[minTurns+1]
+	taker.stats.Sent = takerSize + 1
+	giver.stats.Sent, giver.stats.Received = takerSize+1, 1
+	w.locked(func() {
+		for k, s := range all {
+			s.takeTurn(now.Add(time.Duration(k)))
+		}
+		all[0].endTurn(now)
+	})
+	if taker.turn || !giver.turn {
+		t.Error("one that only takes was served before one that gives")
+	}
+	w.locked(func() { all[1].endTurn(now) })
+	if !taker.turn {
+		t.Error("one that only takes is never served")
+	}
+}
+
+// To a peer that is far away, alone, and has much to give, all connections are
+// opened at once; to one that is near, or one of several, a single one.
+func TestLines(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		rtt    time.Duration
+		size   int64
+		others int
+		want   int
+	}{
+		{"far", 50 * time.Millisecond, lineMuch, 0, maxLines - 1},
+		{"near", time.Millisecond, lineMuch, 0, 0},
+		{"little", 50 * time.Millisecond, lineMuch / 2, 0, 0},
+		{"several", 50 * time.Millisecond, lineMuch, 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := stillLeech(t, c.size)
+			for range c.others {
+				w.attach(t, w.net.node())
+			}
+			far := w.net.node()
+			far.delay = c.rtt / 2
+			more := make(chan struct{}, maxLines)
+			s := newSession(w.swarm, w.conn(far, true))
+			s.more = more
+			_, err := w.enter(s)
+			must(t, err)
+			must(t, s.HaveAll())
+			if s.inflight == 0 {
+				t.Fatal("it was asked for nothing")
+			}
+			if len(more) != c.want {
+				t.Errorf("%d more connections, want %d", len(more), c.want)
+			}
+		})
+	}
+}
+
+// If two peers dial each other, both keep the same one of the two connections,
+// whichever each of them sees first.
+func TestDoubleConnection(t *testing.T) {
+	for _, order := range [][2]bool{{true, true}, {true, false}, {false, true}, {false, false}} {
+		a, b := newStill(), newStill()
+		b.node = a.net.node() // the same network
+		b.network = b.node
+		// The connection that a has dialled stays at a if it is dialled, at b if it is not.
+		stays := func(w *still, to *memNode, dialledFirst bool) (dialled bool) {
+			for _, d := range []bool{dialledFirst, !dialledFirst} {
+				s := newSession(w.swarm, w.conn(to, d))
+				losers, err := w.enter(s)
+				if err != nil && !errors.Is(err, errDouble) {
+					t.Fatal(err)
+				}
+				for _, o := range losers {
+					w.leave(o)
+				}
+			}
+			if len(w.sessions) != 1 {
+				t.Fatalf("%d connections are left", len(w.sessions))
+			}
+			return w.sessions[0].conn.Dialled()
+		}
+		if stays(a, b.node, order[0]) == stays(b, a.node, order[1]) {
+			t.Errorf("order %v: each keeps another connection", order)
+		}
+	}
+}
+
+// A peer has at most so many connections; a new one takes the oldest's place.
+func TestMaxLines(t *testing.T) {
+	w := stillSeed(t, 400)
+	from := w.net.node()
+	first := w.attach(t, from)
+	for range maxLines - 1 {
+		w.attach(t, from)
+	}
+	losers, err := w.enter(newSession(w.swarm, w.conn(from, false)))
+	if err != nil || len(losers) != 1 || losers[0] != first {
+		t.Errorf("the connection after the last: %v, %d have to go", err, len(losers))
+	}
+}
+
+// A peer for which there is no room is told where others are, and why it must go.
+func TestReferral(t *testing.T) {
+	w := stillSeed(t, 400)
+	for k := range maxPeers {
+		s := w.attach(t, w.net.node())
+		if k%2 == 0 {
+			must(t, s.Listening(7000+k))
+		}
+	}
+	c := w.conn(w.net.node(), false)
+	if err := w.join(t.Context(), c, nil); !errors.Is(err, errTooMany) {
+		t.Fatalf("peer %d: %v", maxPeers+1, err)
+	}
+	if !errors.Is(c.out.err, errTooMany) {
+		t.Errorf("the connection was closed for %v", c.out.err)
+	}
+	var got told
+	for len(c.out.msgs) > 0 {
+		must(t, (<-c.out.msgs).do(&got))
+	}
+	if len(got.addrs) != hintBatch {
+		t.Fatalf("told of %d others, want %d", len(got.addrs), hintBatch)
+	}
+	for k, a := range got.addrs {
+		if slices.Contains(got.addrs[:k], a) || !w.reaches(a) {
+			t.Errorf("%s is no peer, or came twice", a)
+		}
+	}
+}
+
+// told is a peer that is only told of others.
+type told struct {
+	Handler
+	addrs []string
+}
+
+func (h *told) Peers(addrs []string) error {
+	h.addrs = append(h.addrs, addrs...)
+	return nil
+}
