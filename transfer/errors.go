@@ -60,3 +60,6 @@ func (e *CorruptError) Error() string {
 	}
 	return fmt.Sprintf("sent wrong bytes for chunk %d", e.Index)
 }
+
+// ProtocolCode returns the code for the error line.
+func (e *CorruptError) ProtocolCode() string { return "corrupt" }

@@ -122,18 +122,28 @@ func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swar
 	}
 }
 
-// errors that end a connection for a reason of ours.
+// A refusal ends a connection for a reason of ours. Its code is one of those of
+// the protocol (peer/SPEC.md): the peer is told.
+type refusal struct{ code, text string }
+
+func (e *refusal) Error() string { return e.text }
+
+// ProtocolCode returns the code for the error line.
+func (e *refusal) ProtocolCode() string { return e.code }
+
 var (
-	errTooMany     = errors.New("too many peers")
-	errDouble      = errors.New("already connected")
-	errBanned      = errors.New("sent wrong bytes before")
-	errStopping    = errors.New("stopping")
-	errNoData      = errors.New("asked for data, got none")
-	errUnasked     = errors.New("data that was not asked for")
-	errOutside     = errors.New("chunk outside the share")
-	errTooEager    = errors.New("too many requests at once")
-	errUnaskedGone = errors.New("unasked gone")
+	errTooMany     = &refusal{"busy", "too many peers"}
+	errDouble      = &refusal{"busy", "already connected"}
+	errBanned      = &refusal{"corrupt", "sent wrong bytes before"}
+	errNoData      = &refusal{"timeout", "asked for data, got none"}
+	errUnasked     = &refusal{"unwanted", "data that was not asked for"}
+	errOutside     = &refusal{"limit", "chunk outside the share"}
+	errTooEager    = &refusal{"limit", "too many requests at once"}
+	errUnaskedGone = &refusal{"state", "unasked gone"}
 )
+
+// errStopping ends a connection since we end: that is no fault of the peer.
+var errStopping = errors.New("stopping")
 
 // maxWarned bounds how many different warnings one transfer gives: a folder that
 // went away would have one for each of its files.
@@ -166,10 +176,15 @@ func (sw *swarm) join(ctx context.Context, c Conn, more chan<- struct{}) error {
 		_ = o.conn.Close(errDouble) // it is of no more use, however it ends
 	}
 	if err != nil {
-		if err == errTooMany {
+		switch err {
+		case errTooMany:
 			sw.refer(c)
+			_ = c.Close(err) // whoever cannot be let in may as well be gone
+		case errStopping:
+			_ = c.Close(nil)
+		default:
+			_ = c.Close(err)
 		}
-		_ = c.Close(err)
 		return err
 	}
 	sw.emit(PeerUp{Addr: c.RemoteAddr(), ID: c.ID()})

@@ -2,7 +2,10 @@ package transfer
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -372,6 +375,23 @@ func TestReferral(t *testing.T) {
 	for k, a := range got.addrs {
 		if slices.Contains(got.addrs[:k], a) || !w.reaches(a) {
 			t.Errorf("%s is no peer, or came twice", a)
+		}
+	}
+}
+
+// The peer is told why a connection ends, with a code that the protocol has.
+func TestReasonsHaveCodes(t *testing.T) {
+	spec, err := os.ReadFile("../peer/SPEC.md")
+	must(t, err)
+	_, codes, _ := strings.Cut(string(spec), "\nCodes: ")
+	codes, _, _ = strings.Cut(codes, "\n\n")
+	for _, err := range []error{
+		errTooMany, errDouble, errBanned, errNoData, fmt.Errorf("%w: chunk 7", errUnasked), errOutside, errTooEager, errUnaskedGone,
+		&CorruptError{Index: 3},
+	} {
+		var coded interface{ ProtocolCode() string }
+		if !errors.As(err, &coded) || !strings.Contains(codes, "`"+coded.ProtocolCode()+"` (") && !strings.Contains(codes, "`"+coded.ProtocolCode()+"`,") {
+			t.Errorf("%v: no code of the protocol", err)
 		}
 	}
 }
