@@ -24,7 +24,7 @@ import (
 // example is the manifest that SPEC.md begins with.
 func example(t testing.TB) string {
 	t.Helper()
-	text, err := os.ReadFile("testdata/example.shoal")
+	text, err := os.ReadFile("../testdata/manifest/example.shoal")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ var goldens = map[string]string{ // file: root
 	"bytes.shoal":   "iIgd8SbDwAbXl91CdL7yueR6KMDAW-OuoEZALWImVB4",
 }
 
-// exampleTree is what testdata/example.shoal lists.
+// exampleTree is what testdata/manifest/example.shoal lists.
 var exampleTree = []node{
 	{path: "photos/"},
 	{path: "photos/album/"},
@@ -106,6 +106,10 @@ func text(n int) string {
 	return string(b[:n])
 }
 
+// goldenDir holds the manifests that every version of this program must read, and
+// make of the same trees.
+const goldenDir = "../testdata/manifest/"
+
 func TestGolden(t *testing.T) {
 	trees := goldenTrees()
 	for file, root := range goldens {
@@ -117,12 +121,12 @@ func TestGolden(t *testing.T) {
 			top := plant(t, tree.nodes)
 			m, _ := build(t, filepath.Join(top, strings.TrimSuffix(tree.nodes[0].path, "/")), tree.o)
 			if *update {
-				if err := os.WriteFile("testdata/"+file, []byte(m.Text()), 0o644); err != nil {
+				if err := os.WriteFile(goldenDir+file, []byte(m.Text()), 0o644); err != nil {
 					t.Fatal(err)
 				}
 				t.Logf("root %s", m.Root())
 			}
-			want, err := os.ReadFile("testdata/" + file)
+			want, err := os.ReadFile(goldenDir + file)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -376,7 +380,7 @@ func checkRefused(t *testing.T, text, want string) {
 
 func TestParseTruncated(t *testing.T) {
 	for file := range goldens {
-		text, err := os.ReadFile("testdata/" + file)
+		text, err := os.ReadFile(goldenDir + file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -839,7 +843,7 @@ func TestSegments(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for file := range goldens {
-		text, err := os.ReadFile("testdata/" + file)
+		text, err := os.ReadFile(goldenDir + file)
 		if err != nil {
 			f.Fatal(err)
 		}

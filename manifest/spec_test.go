@@ -57,7 +57,7 @@ func TestSpecExamples(t *testing.T) {
 				t.Errorf("the text does not say that the root is %s", m.Root())
 			}
 			if f.text != example(t) {
-				t.Errorf("the manifest is not testdata/example.shoal, which Build makes")
+				t.Errorf("the manifest is not testdata/manifest/example.shoal, which Build makes")
 			}
 		case "ticket":
 			ticket, err := ParseTicket(f.text)

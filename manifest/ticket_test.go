@@ -3,6 +3,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,19 +15,32 @@ import (
 
 var ticketRoot = chunk.Sum([]byte("a share"))
 
-// Tickets that every version of this program must read.
-var goldenTickets = []struct {
+// A goldenTicket is a line of testdata/ticket/golden.txt.
+type goldenTicket struct {
 	text  string
 	addrs []string
-}{
-	{"shoal:3gLQcpA5h49t6sDcpJpbW1NNXapiVA3cnXP3gHjbyG6BZ7Nk2s", nil},
-	{"shoal:SywY4HbmvMon1d3MZcnPBexCR4theiJQwYrKLEbo5mPVFZAp7BsqjUoLtRb", []string{"192.0.2.1:4242"}},
-	{"shoal:2kRTsqFYp3PQMJmU5Bncsxepy25RNAxjSPBiZe5N6yUhknS13D64pHoJnC4MhwaWvcNbdZmxgfkoWmFV1RPUi4JKqext2aZAp96auS", []string{"[2001:db8:1111:2222:3333:4444:5555:6666]:65535", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:1"}},
-	{"shoal:2Hsp6TmKHHRYXpkhLA7t1EqR4sjFiXc3CF24Emqr7ogDnzSBWpEmQXRAvkoseJ7iRR3aqQWGxPwTe1qyp8Rn5QYX6wuWG97XN7nrpMMGxAjNe96y2", []string{"seed.example.org:7000", "127.0.0.1:80", "[::1]:443"}},
+}
+
+func goldenTickets(t testing.TB) []goldenTicket {
+	t.Helper()
+	file, err := os.ReadFile("../testdata/ticket/golden.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []goldenTicket
+	for line := range strings.Lines(string(file)) {
+		if f := strings.Fields(line); len(f) > 0 && f[0] != "#" {
+			all = append(all, goldenTicket{f[0], f[1:]})
+		}
+	}
+	if len(all) != 4 {
+		t.Fatalf("%d golden tickets, want 4", len(all))
+	}
+	return all
 }
 
 func TestTicketGolden(t *testing.T) {
-	for _, test := range goldenTickets {
+	for _, test := range goldenTickets(t) {
 		got := Ticket{ticketRoot, test.addrs}.String()
 		if got != test.text {
 			t.Errorf("%v gives %s, want %s", test.addrs, got, test.text)
@@ -48,7 +62,7 @@ func seal(payload ...byte) string {
 }
 
 func TestParseTicketRefuses(t *testing.T) {
-	good := goldenTickets[1].text
+	good := goldenTickets(t)[1].text
 	withRoot := func(version byte, addrs ...byte) string {
 		return seal(append(append([]byte{version}, ticketRoot[:]...), addrs...)...)
 	}
@@ -190,7 +204,7 @@ func TestTicketAddrs(t *testing.T) {
 }
 
 func FuzzParseTicket(f *testing.F) {
-	for _, test := range goldenTickets {
+	for _, test := range goldenTickets(f) {
 		f.Add(test.text)
 		f.Add(test.text + "\n")
 	}

@@ -37,6 +37,7 @@ func TestExplain(t *testing.T) {
 		{"cancelled", context.Canceled, 5, ""},
 		{"integrity", &transfer.IntegrityError{Chunk: 7, Peers: []string{"a:1"}}, 6, "a:1"},
 		{"space", &store.NoSpaceError{Need: 10, Have: 5, Dir: "/d"}, 7, "/d"},
+		{"inodes", &store.NoSpaceError{Need: 10, Have: 5, Files: true, Dir: "/d"}, 7, "need 10 free inodes, have 5 in /d"},
 		{"disk", &store.DiskError{Op: "write", Path: "/d/f", Err: syscall.EIO}, 7, "/d/f"},
 		{"permission", &fs.PathError{Op: "open", Path: "/d/f", Err: syscall.EACCES}, 7, "check who owns it"},
 		{"full", &fs.PathError{Op: "write", Path: "/d/f", Err: syscall.ENOSPC}, 7, "free some space"},
