@@ -38,7 +38,7 @@ func (l leakChecked) Run() int {
 
 // TestMain makes the test binary behave as shoal when it is called by that name.
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"shoal": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"shoal": main, "bare": bare})
 }
 
 // TestScripts runs the stories in testdata/script with the real program. Beside
