@@ -2,7 +2,8 @@
 # make lint    gofumpt, go vet, staticcheck
 # make race    all tests under the race detector
 # make fuzz    each fuzz target for FUZZTIME
-# make bench   benchmarks of every package
+# make bench   benchmarks of every package, beside a run that make bench-save has kept
+# make bench-peers   shoal beside rsync, aria2 and curl, where they are installed
 # make soak    the kill test at full size, and the fault tests as long as they like
 # make build   the binary, ./shoal
 # make cross   builds for every system that is supported, into dist/
@@ -11,8 +12,9 @@ GO       ?= go
 FUZZTIME ?= 20s
 BENCH    ?= .
 COUNT    ?= 6
+RUNS     ?= 5
 
-.PHONY: all build test race lint fuzz bench soak cross demo clean
+.PHONY: all build test race lint fuzz bench bench-save bench-peers soak cross demo clean
 
 all: build lint test
 
@@ -39,8 +41,14 @@ fuzz:
 	done
 
 bench:
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./... | tee bench.out
-	$(GO) tool benchstat bench.out
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 2h ./... | tee bench.out
+	$(GO) tool benchstat $$(ls bench.saved 2>/dev/null) bench.out
+
+bench-save:
+	cp bench.out bench.saved
+
+bench-peers: build
+	$(GO) run ./cmd/bench-peers -runs $(RUNS)
 
 soak:
 	SHOAL_SOAK=1 $(GO) test -count 1 -timeout 2h -v -run 'Kill|Soak' ./...
@@ -56,4 +64,4 @@ demo:
 	$(GO) run ./cmd/shoal demo
 
 clean:
-	rm -rf shoal shoal.exe dist bench.out
+	rm -rf shoal shoal.exe dist bench.out bench.saved
