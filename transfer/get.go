@@ -117,7 +117,8 @@ func (g *getter) run() (res *Result, err error) {
 // name that it gets there.
 func (g *getter) place() (dir, name string) {
 	if g.o.Output != "" {
-		return filepath.Dir(g.o.Output), filepath.Base(g.o.Output)
+		path := filepath.Clean(g.o.Output)
+		return filepath.Dir(path), filepath.Base(path)
 	}
 	return cmp.Or(g.o.Dir, "."), ""
 }
@@ -386,6 +387,9 @@ func (g *getter) finish() (*Result, error) {
 	}
 	dir, name := g.place()
 	path := filepath.Join(dir, cmp.Or(name, g.m.Name()))
+	if _, err := os.Lstat(path); err != nil {
+		g.emit(Warning{Text: fmt.Sprintf("%s was moved while the share was fetched; %s is complete where that is now", dir, filepath.Base(path))})
+	}
 	if g.o.Seed {
 		g.seed(path)
 	}

@@ -161,7 +161,7 @@ func TestGetOneFileAndAgain(t *testing.T) {
 func TestResumeKeepsWhatCame(t *testing.T) {
 	n, tree, dir := newMemNet(), writeTree(t), t.TempDir()
 	s := serveTree(t, n, tree)
-	s.node.up.rate = 20e6
+	s.node.up.rate = 6e6
 	o := options(n, dir, s)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("pulled the plug")

@@ -143,7 +143,7 @@ func classify(err error) (code int, hint string) {
 		return codeDisk, "free some and run the same line again"
 	case errors.As(err, &locked):
 		return codeRunning, "wait for it, or end it"
-	case errors.Is(err, store.ErrExists):
+	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrOtherShare), errors.Is(err, store.ErrNotPart):
 		return codeRefused, "move it away, or choose another place with -o PATH"
 	case errors.Is(err, manifest.ErrVersion):
 		return codeRefused, "another version of shoal is needed"

@@ -79,6 +79,11 @@ func (a *app) get(cc *cli.Context) error {
 		return usagef("-o - is not supported yet; name a file")
 	case cc.IsSet("output") && output == "":
 		return usagef("-o needs a path")
+	case output != "":
+		output = filepath.Clean(output) // x/ is x
+		if err := manifest.CheckName(filepath.Base(output)); err != nil {
+			return usagef("-o names the file or folder that is made, and %q cannot be one: %v", output, err)
+		}
 	}
 	src, err := parseSource(args[0])
 	if err != nil {

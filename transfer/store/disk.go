@@ -45,6 +45,8 @@ type Disk interface {
 	// time; SyncAll everything in the folder.
 	Sync(name string) error
 	SyncAll() error
+	// Forget makes the disk look names up anew, if it remembers where they led.
+	Forget()
 	// Free returns the bytes that may still be written, and the files and
 	// directories that may be made; -1: not known.
 	Free() (size, files int64)
@@ -83,6 +85,9 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrOtherShare is returned if the part at this place is of another share.
 	ErrOtherShare = errors.New("holds the part of another share")
+	// ErrNotPart is returned if a folder has the name of the part and holds
+	// something else.
+	ErrNotPart = errors.New("has the name of an unfinished share and is none, or its manifest and its journal are damaged")
 )
 
 // A DiskError reports an operation that the disk has refused. What was fetched

@@ -23,14 +23,14 @@ func (s *Store) Finish(ctx context.Context) error {
 	if err := s.settleAll(ctx); err != nil {
 		return err
 	}
-	s.fmu.Lock()
-	if s.m.IsFile() {
-		s.dirty[0] = struct{}{}
-	} else {
-		s.names = true
+	if err := s.flushAll(); err != nil {
+		return err
 	}
-	s.fmu.Unlock()
-	if err := s.Barrier(); err != nil {
+	redone, err := s.checkNames()
+	if err == nil && redone {
+		err = s.flushAll()
+	}
+	if err != nil {
 		return err
 	}
 	data := s.in(dataName)
@@ -54,6 +54,18 @@ func (s *Store) Finish(ctx context.Context) error {
 	s.removePart()
 	s.closed = true
 	return errors.Join(s.unlock(), s.d.Close())
+}
+
+// flushAll flushes the share, whatever was flushed before.
+func (s *Store) flushAll() error {
+	s.fmu.Lock()
+	if s.m.IsFile() {
+		s.dirty[0] = struct{}{}
+	} else {
+		s.names = true
+	}
+	s.fmu.Unlock()
+	return s.Barrier()
 }
 
 // settleAll makes and sets all that no chunk brings. The journal is kept young:
@@ -123,7 +135,7 @@ func (s *Store) settle(e int) error {
 			return s.diskError("create", s.data(e), err)
 		}
 	}
-	f, err := s.openData(s.data(e))
+	f, err := s.reopen(s.data(e)) // it is there, or somebody has taken it away
 	if err != nil {
 		return s.diskError("open", s.data(e), err)
 	}

@@ -86,6 +86,13 @@ func (d *OSDisk) Close() error {
 	return errors.Join(d.self.Close(), d.root.Close())
 }
 
+// Forget implements Disk.
+func (d *OSDisk) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forget("")
+}
+
 // forget closes the cached handles of a directory and of all that is in it; all
 // for "". Called with mu held to write.
 func (d *OSDisk) forget(name string) {
@@ -105,6 +112,15 @@ func (d *OSDisk) in(name string, f func(dir *os.Root, base string) error) error 
 func (d *OSDisk) inHandle(name string, f func(dir *dirHandle, base string) error) error {
 	dir, base := path.Split(name)
 	dir = strings.TrimSuffix(dir, "/")
+	inner := f
+	f = func(h *dirHandle, base string) error {
+		err := inner(h, base)
+		var p *fs.PathError
+		if errors.As(err, &p) && p.Path == base {
+			p.Path = name // as a person knows it
+		}
+		return err
+	}
 	if base == "." || base == "" || base == ".." || strings.HasPrefix(name, "/") {
 		return fmt.Errorf("store: internal error: the name %q", name)
 	}
@@ -398,6 +414,9 @@ func (d *OSDisk) Lock(name string) (unlock func() error, err error) {
 	if err == nil {
 		err = d.in(name, func(dir *os.Root, base string) error {
 			li, err := dir.Lstat(base)
+			if err == nil && !li.Mode().IsRegular() {
+				return errNotFile
+			}
 			if err == nil && !os.SameFile(li, fi) {
 				err = &LockedError{Path: filepath.Join(d.path, filepath.FromSlash(path.Dir(name)))}
 			}

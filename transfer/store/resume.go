@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -54,8 +55,19 @@ func (s *Store) open(ctx context.Context, fresh bool) error {
 	if s.journal == nil || !c.check.None() {
 		err = s.newJournal()
 	}
+	s.identify()
 	s.found = nil
 	return err
+}
+
+// identify notes which files the large ones are.
+func (s *Store) identify() {
+	s.ids = make(map[int]fileID)
+	for e, x := range s.m.Entries() {
+		if x.Kind == manifest.File && s.selected(e) && s.large(e) {
+			s.ids[e] = fileID{s.found[e].dev, s.found[e].ino}
+		}
+	}
 }
 
 // ours makes sure that the part is of this share, and has its manifest.
@@ -73,6 +85,30 @@ func (s *Store) ours() error {
 		return s.diskError("read", s.in(manifestName), err)
 	}
 	return s.place(manifestName, []byte(s.m.Text()))
+}
+
+// foreign reports whether the folder with the name of the part is something else,
+// in which nothing may be touched. It is a part if it has a manifest or, when that
+// is damaged, a journal of this share, and if a run was stopped before it had.
+func (s *Store) foreign() bool {
+	const start = "shoal-manifest "
+	if f, err := s.d.OpenFile(s.in(manifestName), os.O_RDONLY); err == nil {
+		p := make([]byte, len(start))
+		err = errors.Join(readFull(f, p, 0), f.Close())
+		if err == nil && string(p) == start {
+			return false
+		}
+	}
+	names, err := s.d.Names(s.part, 8)
+	if err != nil || !slices.ContainsFunc(names, func(n string) bool { return n != lockName && n != manifestName+".new" }) {
+		return false
+	}
+	p, err := readFile(s.d, s.in(journalName), maxJournal(s.m.NumChunks()))
+	if err != nil {
+		return true
+	}
+	h, err := parseHeader(p)
+	return err != nil || h.root != s.m.Root()
 }
 
 // place makes a small file of the part, durable and whole or not at all. What
@@ -175,6 +211,11 @@ func (s *Store) look() error {
 			return s.diskError("use", s.data(e), errNotFile)
 		case x.Kind == manifest.Dir && !i.Mode.IsDir():
 			return s.diskError("use", s.data(e), errNotDir)
+		case x.Kind == manifest.File && i.Nlink > 1:
+			// What is written here must not show elsewhere: the other name keeps it.
+			if err := s.d.Remove(s.data(e)); err != nil {
+				return s.diskError("remove", s.data(e), err)
+			}
 		default:
 			s.found[e] = found{i.Size, i.CTime, i.Dev, i.Ino, true, i.Nlink <= 1}
 		}

@@ -55,6 +55,7 @@ type Store struct {
 	kept     *chunk.Bitfield // as of Open
 	doubtful *chunk.Bitfield // those of kept that are to be hashed; nil: none
 	found    []found         // by entry, while Open runs; nil: the part is fresh
+	ids      map[int]fileID  // the large files that Open has found or made
 
 	jmu     sync.Mutex // guards the journal's end, for one small write at a time
 	journal File
@@ -105,6 +106,9 @@ func Open(ctx context.Context, d Disk, o Options) (*Store, error) {
 		return nil, s.diskError("create", s.part, err)
 	} else if i, err := d.Lstat(s.part); err != nil || !i.Mode.IsDir() {
 		return nil, s.diskError("use", s.part, errors.Join(err, errNotDir))
+	}
+	if !fresh && !exists && s.foreign() {
+		return nil, fmt.Errorf("%s %w", quote(filepath.Join(d.Path(), s.part)), ErrNotPart)
 	}
 	if s.unlock, err = d.Lock(s.in(lockName)); err != nil {
 		var locked *LockedError
@@ -167,6 +171,9 @@ func (s *Store) diskError(op, name string, err error) error {
 			n.Err = err
 			return n
 		}
+	}
+	if errors.Is(err, errNotDir) || errors.Is(err, errNotFile) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR) {
+		err = fmt.Errorf("%w; move it away and run the same line again", err) // nothing of it is ours
 	}
 	return &DiskError{Op: op, Path: filepath.Join(s.d.Path(), filepath.FromSlash(name)), Err: err}
 }

@@ -224,6 +224,10 @@ func TestTamperedPart(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(part, "x"), make([]byte, 300_000), 0o600))
 			must(t, os.Rename(filepath.Join(part, "x"), filepath.Join(part, "data/b/large")))
 		}},
+		{"hard link", func(t *testing.T, part string) {
+			must(t, os.Link(filepath.Join(part, "data/b/large"), filepath.Join(part, "..", "other")))
+			must(t, os.Link(filepath.Join(part, "data/z"), filepath.Join(part, "..", "another")))
+		}},
 		{"manifest damaged", func(t *testing.T, part string) {
 			must(t, os.WriteFile(filepath.Join(part, "manifest"), []byte("junk"), 0o600))
 		}},

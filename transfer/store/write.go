@@ -72,7 +72,14 @@ func (s *Store) writeLarge(x manifest.Extent, p []byte) error {
 	defer s.unuse(h)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err = h.f.WriteAt(p, x.Off)
+	// Somebody may have cut it: the hole that this would leave reads as zeros.
+	i, err := h.f.Info()
+	if err == nil && i.Size != s.m.Entries()[x.Entry].Size {
+		err = errChanged
+	}
+	if err == nil {
+		_, err = h.f.WriteAt(p, x.Off)
+	}
 	return err
 }
 

@@ -258,6 +258,9 @@ func (d *Disk) Path() string { return "mem" }
 // BootID names the boot.
 func (d *Disk) BootID() string { return d.boot }
 
+// Forget implements store.Disk: nothing is remembered.
+func (d *Disk) Forget() {}
+
 // Free returns Space and Files.
 func (d *Disk) Free() (size, files int64) { return d.Space, d.Files }
 
