@@ -136,7 +136,7 @@ func (d *dialler) once(ctx context.Context, a *address) (useful, again bool) {
 	a.connected, a.noShare = true, false
 	d.mu.Unlock()
 	id := c.ID()
-	before := d.sw.receivedFrom(id)
+	before := d.sw.usedFrom(id)
 	more := make(chan struct{}, maxLines)
 	d.wg.Go(func() { d.addLines(ctx, a.addr, more) })
 	err = d.sw.join(ctx, c, more)
@@ -151,7 +151,7 @@ func (d *dialler) once(ctx context.Context, a *address) (useful, again bool) {
 	if errors.As(err, &bad) || errors.Is(err, errBanned) {
 		a.dead, a.banned = true, true
 	}
-	return d.sw.receivedFrom(id) > before, !a.dead
+	return d.sw.usedFrom(id) > before, !a.dead
 }
 
 // dialled is what the dialler knows of its addresses at one moment.
@@ -192,11 +192,12 @@ func (d *dialler) state() dialled {
 	return t
 }
 
-func (sw *swarm) receivedFrom(id [32]byte) int64 {
+// usedFrom returns how many bytes of chunks that were right came from a peer.
+func (sw *swarm) usedFrom(id [32]byte) int64 {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	if p := sw.peers[id]; p != nil {
-		return p.Received
+		return p.Used
 	}
 	return 0
 }

@@ -37,6 +37,9 @@ func (s *session) Listening(port int) error {
 	}
 	s.sw.mu.Lock()
 	defer s.sw.mu.Unlock()
+	if s.listens != "" {
+		return nil // once is enough: each address is passed on to everybody
+	}
 	s.listens = net.JoinHostPort(host, strconv.Itoa(port))
 	s.listensAt = time.Now()
 	s.sw.listeners++
@@ -47,6 +50,8 @@ func (s *session) Listening(port int) error {
 func (s *session) Peers(addrs []string) error {
 	s.sw.mu.Lock()
 	learn := s.sw.learn
+	addrs = addrs[:min(len(addrs), enoughPeers-s.numHints)] // nobody alone fills the list
+	s.numHints += len(addrs)
 	s.sw.mu.Unlock()
 	if learn == nil {
 		return nil // we only serve: others come to us

@@ -162,7 +162,7 @@ func (s *session) show(now time.Time) {
 		s.showAll()
 		return
 	}
-	want := max(s.sw.revealEach(), 2*queued)
+	want := max(s.sw.revealEach(), min(2*queued, max(revealAlone, 2*s.pace))) // to ask for much is not to take it
 	if alone {
 		want = max(want, revealAlone, s.pace)
 	}
@@ -179,7 +179,8 @@ func (s *session) show(now time.Time) {
 		rs = append(rs, r)
 		n += r.N
 	}
-	if n == 0 && queued <= 1 && s.sw.numServed() < revealIdlers {
+	starved := !busy && now.Sub(s.busyAt) > revealIdleLate && now.Sub(s.shownAt) > revealIdleLate
+	if n == 0 && queued <= 1 && (starved || s.sw.numServed(now) < revealIdlers) {
 		if rs = s.steal(); rs == nil && !busy {
 			s.showAll()
 			return
@@ -201,12 +202,13 @@ func (sw *swarm) revealEach() int {
 	return min(max(sw.have.Len()/(4*max(1, len(sw.sessions))), 1), revealAhead)
 }
 
-// numServed returns how many peers wait for something. Called with mu held.
-func (sw *swarm) numServed() int {
+// numServed returns how many peers wait for something, and take it when it comes.
+// Called with mu held.
+func (sw *swarm) numServed(now time.Time) int {
 	n := 0
 	for _, s := range sw.sessions {
 		s.wmu.Lock()
-		if s.sending || len(s.serving) > 0 {
+		if (s.sending || len(s.serving) > 0) && now.Sub(s.tookAt) < time.Second {
 			n++
 		}
 		s.wmu.Unlock()
@@ -269,12 +271,15 @@ func (s *session) steal() []chunk.Range {
 
 // measure notes how many chunks the peer took in the time since it was last
 // called, d. Called with the swarm's mu held.
-func (s *session) measure(d time.Duration) {
+func (s *session) measure(now time.Time, d time.Duration) {
+	n := s.stats.Sent - s.measured
+	s.measured = s.stats.Sent
+	if n > 0 {
+		s.tookAt = now
+	}
 	if s.shown == nil || d <= 0 {
 		return
 	}
-	n := s.stats.Sent - s.measured
-	s.measured = s.stats.Sent
 	pace := float64(n) / float64(max(1, s.sw.m.MaxChunkLen())) * float64(revealTime+4*s.conn.RTT()) / float64(d)
 	s.pace = max(int(pace), s.pace/2)
 }

@@ -3,7 +3,6 @@ package transfer
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -59,6 +58,7 @@ type swarm struct {
 	sessions []*session
 	peers    map[[32]byte]*PeerStats
 	order    []*PeerStats // peers by arrival
+	past     PeerStats    // sums of those that are not among them any more
 	wasted   int64
 	warned   map[string]bool // what the user was told already
 	closing  bool
@@ -87,17 +87,24 @@ type fetch struct {
 	done     int64 // bytes of the selection that are written,
 	total    int64 // and that it has
 	lastByte time.Time
-	meter    meter         // what all peers together deliver,
-	meterAt  time.Time     // until when that was measured
-	moved    chan struct{} // closed when the finished share is served instead of the part
-	sealed   bool          // complete: the store is being finished and must not change
-	numTwice int           // chunks that were asked for twice in the endgame,
-	numMoved int           // and from another peer instead
-	corrupt  int           // last chunk that somebody sent wrong, or -2
-	results  chan received
-	failed   func(error) // ends the get
-	complete func()      // nothing is wanted any more
+
+	brokenOff int           // chunks that ended in the middle since one was whole and right
+	meter     meter         // what all peers together deliver,
+	meterAt   time.Time     // until when that was measured
+	moved     chan struct{} // closed when the finished share is served instead of the part
+	sealed    bool          // complete: the store is being finished and must not change
+	numTwice  int           // chunks that were asked for twice in the endgame,
+	numMoved  int           // and from another peer instead
+	corrupt   int           // last chunk that somebody sent wrong, or -2
+	results   chan received
+	failed    func(error) // ends the get
+	complete  func()      // nothing is wanted any more
 }
+
+// maxBrokenOff is how many chunks in a row may end in the middle. After so many
+// only whole ones count as a sign of life: somebody may send the beginning of one
+// for ever.
+const maxBrokenOff = 8
 
 // An arrival is the text of a manifest, which hashes to the root.
 type arrival struct {
@@ -122,29 +129,6 @@ func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swar
 	}
 }
 
-// A refusal ends a connection for a reason of ours. Its code is one of those of
-// the protocol (peer/SPEC.md): the peer is told.
-type refusal struct{ code, text string }
-
-func (e *refusal) Error() string { return e.text }
-
-// ProtocolCode returns the code for the error line.
-func (e *refusal) ProtocolCode() string { return e.code }
-
-var (
-	errTooMany     = &refusal{"busy", "too many peers"}
-	errDouble      = &refusal{"busy", "already connected"}
-	errBanned      = &refusal{"corrupt", "sent wrong bytes before"}
-	errNoData      = &refusal{"timeout", "asked for data, got none"}
-	errUnasked     = &refusal{"unwanted", "data that was not asked for"}
-	errOutside     = &refusal{"limit", "chunk outside the share"}
-	errTooEager    = &refusal{"limit", "too many requests at once"}
-	errUnaskedGone = &refusal{"state", "unasked gone"}
-)
-
-// errStopping ends a connection since we end: that is no fault of the peer.
-var errStopping = errors.New("stopping")
-
 // maxWarned bounds how many different warnings one transfer gives: a folder that
 // went away would have one for each of its files.
 const maxWarned = 100
@@ -165,111 +149,6 @@ func (sw *swarm) warn(text string) {
 	}
 }
 
-// join runs one connection until it ends and returns why it did. It may be
-// called for any number of connections at once. Something is sent to more, if it
-// is not nil, when another connection to the same peer would help.
-func (sw *swarm) join(ctx context.Context, c Conn, more chan<- struct{}) error {
-	s := newSession(sw, c)
-	s.more = more
-	losers, err := sw.enter(s)
-	for _, o := range losers {
-		_ = o.conn.Close(errDouble) // it is of no more use, however it ends
-	}
-	if err != nil {
-		switch err {
-		case errTooMany:
-			sw.refer(c)
-			_ = c.Close(err) // whoever cannot be let in may as well be gone
-		case errStopping:
-			_ = c.Close(nil)
-		default:
-			_ = c.Close(err)
-		}
-		return err
-	}
-	sw.emit(PeerUp{Addr: c.RemoteAddr(), ID: c.ID()})
-	err = s.run(ctx)
-	banned := sw.leave(s)
-	sw.running.Done()
-	sw.emit(PeerDown{Addr: c.RemoteAddr(), ID: c.ID(), Err: err, Banned: banned})
-	return err
-}
-
-// enter adds s, or says why not. If both sides have dialled each other, the
-// connections of one of them must go, and both sides must choose the same: those
-// stay that the peer with the smaller ID has dialled.
-func (sw *swarm) enter(s *session) (losers []*session, err error) {
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	id := s.conn.ID()
-	st := sw.peers[id]
-	if st == nil {
-		st = &PeerStats{ID: id}
-		sw.peers[id] = st
-		sw.order = append(sw.order, st)
-	}
-	st.Addr = s.conn.RemoteAddr()
-	s.stats = st
-	switch {
-	case sw.closing:
-		return nil, errStopping
-	case st.Banned:
-		return nil, errBanned
-	}
-	var lines []*session
-	for _, o := range sw.sessions {
-		switch {
-		case o.conn.ID() != id:
-		case o.conn.Dialled() == s.conn.Dialled():
-			lines = append(lines, o)
-		case s.preferred():
-			losers = append(losers, o)
-		default:
-			return nil, errDouble
-		}
-	}
-	if len(lines) >= maxLines {
-		// The oldest may be one that has not noticed its end yet; the new one is
-		// alive for certain.
-		losers = append(losers, lines[0])
-	}
-	limit := maxPeers
-	if len(lines) > 0 {
-		limit /= 2 // a second connection must not keep others out
-	}
-	if len(losers) == 0 && len(sw.sessions) >= limit {
-		return nil, errTooMany
-	}
-	sw.sessions = append(sw.sessions, s)
-	sw.running.Add(1)
-	if sw.m != nil {
-		s.begin()
-	} else {
-		sw.askManifest(time.Now())
-	}
-	return losers, nil
-}
-
-// leave takes s out and gives back what it was asked for.
-func (sw *swarm) leave(s *session) (banned bool) {
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	sw.sessions = slices.DeleteFunc(sw.sessions, func(o *session) bool { return o == s })
-	s.hide()
-	s.forgetHas()
-	s.endTurn(time.Now())
-	if sw.m == nil {
-		if s.manAsked {
-			sw.manAsked = time.Time{}
-		}
-		sw.askManifest(time.Now())
-	} else if f := sw.get; f != nil {
-		s.release(true)
-		sw.refillAll()
-	}
-	return s.stats.Banned
-}
-
 // refillAll lets every session that has room ask for more. Called with mu held.
 func (sw *swarm) refillAll() {
 	now := time.Now()
@@ -284,6 +163,7 @@ func (sw *swarm) statsNow() Stats {
 	defer sw.mu.Unlock()
 	var t Stats
 	t.Wasted = sw.wasted
+	t.Received, t.Sent = sw.past.Received, sw.past.Sent
 	for _, p := range sw.order {
 		t.Peers = append(t.Peers, *p)
 		t.Received += p.Received
@@ -425,6 +305,7 @@ func (sw *swarm) written(r received) {
 	f.want.Clear(r.i)
 	r.from.stats.Used += int64(len(r.buf))
 	f.done += f.need(r.i)
+	f.lastByte, f.brokenOff = time.Now(), 0
 	f.verified.Set(r.i)
 	if f.asked[r.i] > 0 {
 		f.asked[r.i]--
@@ -489,46 +370,6 @@ func (sw *swarm) check(i int, buf []byte) (bool, error) {
 	return false, nil
 }
 
-// How long one peer may take to send the manifest before another is asked too.
-const manifestPatience = 2 * time.Second
-
-// askManifest asks the next peer for the manifest, if it is time to. Called
-// with mu held.
-func (sw *swarm) askManifest(now time.Time) {
-	if sw.m != nil || now.Sub(sw.manAsked) < manifestPatience {
-		return
-	}
-	for _, s := range sw.sessions {
-		if s.manTried {
-			continue
-		}
-		s.manTried, s.manAsked = true, true
-		sw.manAsked = now
-		s.wmu.Lock()
-		s.askMan = true
-		s.wmu.Unlock()
-		s.poke()
-		return
-	}
-}
-
-// arrived takes a manifest from s. One that is wrong bans its sender.
-func (sw *swarm) arrived(s *session, text []byte) error {
-	if chunk.Sum(text) != sw.key {
-		sw.ban(s, -1, len(text))
-		sw.mu.Lock()
-		sw.manAsked = time.Time{}
-		sw.askManifest(time.Now())
-		sw.mu.Unlock()
-		return &CorruptError{Index: -1}
-	}
-	select {
-	case sw.manifests <- arrival{text, s.conn.RemoteAddr()}:
-	default: // another peer was faster
-	}
-	return nil
-}
-
 func (sw *swarm) manifestNow() *manifest.Manifest {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -555,7 +396,7 @@ func (sw *swarm) watch(ctx context.Context) {
 				if s.tellsNews(now) {
 					s.poke()
 				}
-				s.measure(now.Sub(last))
+				s.measure(now, now.Sub(last))
 				if s.shown != nil {
 					s.show(now)
 				}

@@ -58,7 +58,7 @@ func (w *still) conn(to *memNode, dialled bool) *memConn {
 func (w *still) attach(t testing.TB, from *memNode) *session {
 	t.Helper()
 	s := newSession(w.swarm, w.conn(from, false))
-	if _, err := w.enter(s); err != nil {
+	if _, _, err := w.enter(s); err != nil {
 		t.Fatal(err)
 	}
 	must(t, s.writeHello())
@@ -292,7 +292,7 @@ func TestLines(t *testing.T) {
 			more := make(chan struct{}, maxLines)
 			s := newSession(w.swarm, w.conn(far, true))
 			s.more = more
-			_, err := w.enter(s)
+			_, _, err := w.enter(s)
 			must(t, err)
 			must(t, s.HaveAll())
 			if s.inflight == 0 {
@@ -316,7 +316,7 @@ func TestDoubleConnection(t *testing.T) {
 		stays := func(w *still, to *memNode, dialledFirst bool) (dialled bool) {
 			for _, d := range []bool{dialledFirst, !dialledFirst} {
 				s := newSession(w.swarm, w.conn(to, d))
-				losers, err := w.enter(s)
+				losers, _, err := w.enter(s)
 				if err != nil && !errors.Is(err, errDouble) {
 					t.Fatal(err)
 				}
@@ -343,7 +343,7 @@ func TestMaxLines(t *testing.T) {
 	for range maxLines - 1 {
 		w.attach(t, from)
 	}
-	losers, err := w.enter(newSession(w.swarm, w.conn(from, false)))
+	losers, _, err := w.enter(newSession(w.swarm, w.conn(from, false)))
 	if err != nil || len(losers) != 1 || losers[0] != first {
 		t.Errorf("the connection after the last: %v, %d have to go", err, len(losers))
 	}
@@ -386,7 +386,7 @@ func TestReasonsHaveCodes(t *testing.T) {
 	_, codes, _ := strings.Cut(string(spec), "\nCodes: ")
 	codes, _, _ = strings.Cut(codes, "\n\n")
 	for _, err := range []error{
-		errTooMany, errDouble, errBanned, errNoData, fmt.Errorf("%w: chunk 7", errUnasked), errOutside, errTooEager, errUnaskedGone,
+		errTooMany, errDouble, errBanned, errNoData, fmt.Errorf("%w: chunk 7", errUnasked), errOutside, errTooEager, errUnaskedGone, errRepeats,
 		&CorruptError{Index: 3},
 	} {
 		var coded interface{ ProtocolCode() string }

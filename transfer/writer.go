@@ -68,9 +68,12 @@ func (s *session) writeControl(o *outgoing) error {
 	s.wants, s.cancels, s.gones, s.shows = nil, nil, nil, nil
 	hints := s.hints
 	s.hints = nil
-	hello, askMan := s.hello, s.askMan
+	hello, askMan, quit := s.hello, s.askMan, s.quit
 	s.hello, s.askMan = false, false
 	s.wmu.Unlock()
+	if quit != nil {
+		return quit
+	}
 
 	if askMan {
 		if err := s.conn.SendWantManifest(); err != nil {

@@ -1,0 +1,281 @@
+package transfer
+
+import (
+	"time"
+
+	"github.com/shoal-p2p/shoal/chunk"
+)
+
+// What all peers together may be asked for: the chunks that come in askedTime,
+// and at least so many.
+const (
+	minAsked  = 12
+	askedTime = 700 * time.Millisecond
+)
+
+// In the endgame at most one in maxTwice chunks, and a few, are asked for twice:
+// what saves one leech some time costs all the others. Nor may requests be moved
+// from peer to peer without end.
+const (
+	maxTwice = 400
+	minTwice = 1
+	maxMoved = 32
+	minMoved = 4
+)
+
+// stallLimit is how long a peer that was asked may send nothing before it is
+// dropped and dialled again.
+const stallLimit = 60 * time.Second
+
+// refill asks for more if there is room for it. Called with the swarm's mu held.
+func (s *session) refill(now time.Time) {
+	f := s.sw.get
+	if f == nil || !s.started || s.stats.Banned || (s.has == nil && !s.seed) {
+		return
+	}
+	rtt := s.conn.RTT()
+	window := s.flow.window(rtt, s.sw.numActive(s))
+	if window < farWindow && s.flow.rate() == 0 && s.far() {
+		window = farWindow
+	}
+	if s.overdue {
+		window = 1 // what it owes comes first
+	}
+	room := min(window-s.inflight, s.sw.room(s))
+	if room < s.flow.chunkLen && (s.inflight > 0 || room <= 0) {
+		return
+	}
+	if s.inflight == 0 && !s.sw.mayStart(s) {
+		return
+	}
+	for room > 0 {
+		r := f.pick.pick(s.has, s.last, max(1, room/s.flow.chunkLen))
+		if r.N == 0 {
+			if s.inflight > 0 {
+				return
+			}
+			if r = s.endgame(now, rtt); r.N == 0 {
+				return
+			}
+		}
+		s.ask(r, now, rtt)
+		room = min(window-s.inflight, s.sw.room(s))
+	}
+}
+
+// numActive returns how many peers were asked for something, or are about to be. Called with mu held.
+func (sw *swarm) numActive(s *session) int {
+	n := 0
+	for _, o := range sw.sessions {
+		if o.inflight > 0 || o == s {
+			n++
+		}
+	}
+	return n
+}
+
+// room returns how many bytes more may be asked for, of s or whom else: what
+// comes in a moment. More would only wait in the queues of peers that
+// serve others too, and be too late there for a better choice. Called with mu held.
+func (sw *swarm) room(s *session) int {
+	f := sw.get
+	asked := 0
+	for _, o := range sw.sessions {
+		asked += o.inflight
+	}
+	limit := max(minAsked*s.flow.chunkLen, int(f.meter.rate*askedTime.Seconds()))
+	if s.far() {
+		limit = max(limit, maxLines*farWindow)
+	}
+	return limit - asked
+}
+
+// mayStart reports whether one more session may have chunks on their way: with
+// large chunks there are fewer buffers than peers. Called with mu held.
+func (sw *swarm) mayStart(s *session) bool {
+	active := 0
+	for _, o := range sw.sessions {
+		if o != s && (o.inflight > 0 || o.buf != nil) {
+			active++
+		}
+	}
+	return active < max(1, sw.get.buffers.len()-2)
+}
+
+// ask puts r behind what the peer was asked already. Called with mu held.
+func (s *session) ask(r chunk.Range, now time.Time, rtt time.Duration) {
+	f := s.sw.get
+	if s.inflight == 0 && !s.overdue {
+		s.flow.start(now)
+		defer s.addLines(now)
+	}
+	for i := r.First; i < r.First+r.N; i++ {
+		s.inflight += s.sw.m.ChunkLen(i)
+		f.asked[i]++
+		s.queue = append(s.queue, request{i: i, deadline: now.Add(s.flow.patience(s.inflight, rtt))})
+	}
+	s.last = r.First + r.N - 1
+	s.wmu.Lock()
+	s.wants = append(s.wants, r)
+	s.wmu.Unlock()
+	s.poke()
+}
+
+// endgame chooses a chunk that another peer was asked for and that we would have
+// sooner from this one. If its bytes have not begun to come, the other is not to
+// send it any more; else both may, and the first answer wins. Called with the
+// swarm's mu held.
+func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
+	f := s.sw.get
+	if f.pick.len() > 0 {
+		return chunk.Range{} // this peer has none of them, but another may
+	}
+	var slowest *session
+	var worst time.Duration
+	for _, o := range s.sw.sessions {
+		if o == s || o.inflight == 0 {
+			continue
+		}
+		if d := o.flow.eta(o.inflight, o.conn.RTT(), now); d > worst && s.anyOf(o.queue) {
+			slowest, worst = o, d
+		}
+	}
+	mine := s.flow.eta(s.flow.chunkLen, rtt, now)
+	if slowest == nil || worst < mine+mine/2+2*time.Millisecond {
+		return chunk.Range{}
+	}
+	for k := len(slowest.queue) - 1; k >= 0; k-- {
+		q := &slowest.queue[k]
+		if !s.couldSend(q) {
+			continue
+		}
+		begun := k == 0 && slowest.buf != nil
+		switch {
+		case begun && f.numTwice <= len(f.asked)/maxTwice+minTwice:
+			f.numTwice++
+		case k == 0 && worst < 3*mine+300*time.Millisecond:
+			continue // it may be on its way
+		case !begun && f.numMoved <= len(f.asked)/maxMoved+minMoved:
+			f.numMoved++
+			slowest.drop(q)
+			slowest.wmu.Lock()
+			slowest.cancels = append(slowest.cancels, chunk.Range{First: q.i, N: 1})
+			slowest.wmu.Unlock()
+			slowest.poke()
+		default:
+			continue
+		}
+		return chunk.Range{First: q.i, N: 1}
+	}
+	return chunk.Range{}
+}
+
+// couldSend reports whether s may be asked for what q asks another peer for.
+func (s *session) couldSend(q *request) bool {
+	f := s.sw.get
+	return !q.dropped && f.want.Has(q.i) && f.asked[q.i] < 2 && (s.seed || s.has.Has(q.i)) && !s.queued(q.i)
+}
+
+// anyOf reports whether s could send something of the queue of another peer.
+func (s *session) anyOf(queue []request) bool {
+	for k := range queue {
+		if s.couldSend(&queue[k]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *session) queued(i int) bool {
+	for _, q := range s.queue {
+		if q.i == i {
+			return true
+		}
+	}
+	return false
+}
+
+// release takes back everything that s was asked for; for good when it has
+// left, else only so that others may be asked too. Called with mu held.
+func (s *session) release(left bool) {
+	f := s.sw.get
+	for k := range s.queue {
+		q := &s.queue[k]
+		if q.dropped {
+			continue
+		}
+		q.late = true
+		if left && f.asked[q.i] > 0 {
+			f.asked[q.i]--
+		}
+		if f.want.Has(q.i) && (!left || f.asked[q.i] == 0) {
+			f.pick.add(q.i)
+		}
+	}
+	if left {
+		s.queue, s.inflight = nil, 0
+	}
+}
+
+// giveBack makes chunk i free again after s sent it wrong. Called with mu held.
+func (s *session) giveBack(i int) {
+	f := s.sw.get
+	if f.asked[i] > 0 {
+		f.asked[i]--
+	}
+	if f.want.Has(i) && f.asked[i] == 0 {
+		f.pick.add(i)
+	}
+}
+
+// late reports whether the peer should be dropped, and frees what it is late
+// with. Called with the swarm's mu held.
+func (s *session) late(now time.Time) (drop bool) {
+	if s.inflight == 0 || s.sw.get == nil {
+		return false
+	}
+	for _, q := range s.queue {
+		if q.dropped || q.late {
+			continue
+		}
+		if now.After(q.deadline) {
+			s.overdue = true
+			s.release(false)
+		}
+		break
+	}
+	scarce := s.overdue && s.sw.get.buffers.len() < maxPeers && len(s.sw.sessions) > 1
+	return now.Sub(s.flow.last) > stallLimit || scarce
+}
+
+// cancel takes chunk i out of what s was asked for, since it came from another
+// peer. Called with the swarm's mu held.
+func (s *session) cancel(i int) {
+	for k := range s.queue {
+		q := &s.queue[k]
+		if q.i != i || q.dropped {
+			continue
+		}
+		s.drop(q)
+		s.wmu.Lock()
+		s.cancels = append(s.cancels, chunk.Range{First: i, N: 1})
+		s.wmu.Unlock()
+		s.refill(time.Now())
+		s.poke()
+		return
+	}
+}
+
+// drop marks q as no longer expected.
+func (s *session) drop(q *request) {
+	q.dropped = true
+	f := s.sw.get
+	if f.asked[q.i] > 0 {
+		f.asked[q.i]--
+	}
+	s.inflight -= s.sw.m.ChunkLen(q.i)
+	if len(s.queue) > 0 && &s.queue[0] == q && s.buf != nil {
+		s.inflight += s.filled
+	}
+	s.inflight = max(s.inflight, 0)
+}
