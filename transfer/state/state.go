@@ -137,6 +137,10 @@ func (s *Store) attempt(readOnly bool, f func(*bbolt.DB) error) (err error) {
 		}
 		return &damagedError{err}
 	}
+	if err = db.View(checkGraph); err != nil {
+		_ = db.Close() // nothing was written
+		return &damagedError{err}
+	}
 	err = f(db)
 	if cerr := db.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("state: close %s: %w", s.Path(), cerr)

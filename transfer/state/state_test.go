@@ -254,6 +254,22 @@ func TestDamagedFile(t *testing.T) {
 		inputs[fmt.Sprintf("page %d garbage", page)] = b
 	}
 
+	// A page number that leads back to where it stands: to follow it never ends.
+	circles := 0
+	for at := 0; at+4096 <= len(whole); at += 4096 {
+		if page := whole[at:]; page[8] == flagBranch && page[9] == 0 {
+			b := slices.Clone(whole)
+			for k := range int(page[10]) {
+				copy(b[at+pageHeader+k*element+8:], page[:8])
+			}
+			inputs[fmt.Sprintf("circle %d", at/4096)] = b
+			circles++
+		}
+	}
+	if circles == 0 {
+		t.Fatal("the file has no branch page to damage")
+	}
+
 	for name, in := range inputs {
 		t.Run(name, func(t *testing.T) {
 			var warnings []string
