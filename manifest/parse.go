@@ -93,7 +93,7 @@ func (p *parser) next(prefix string) (string, error) {
 	p.line++
 	line, rest, ok := strings.Cut(p.rest, "\n")
 	if !ok {
-		return "", p.errorf("truncated", "want a line %q, found %d bytes without a line end", prefix+"...", len(p.rest))
+		return "", p.errorf("truncated", "the text ends here, with %d bytes of a line; get the manifest anew", len(p.rest))
 	}
 	if !strings.HasPrefix(line, prefix) {
 		return "", p.errorf("unexpected line", "want %q, found %s", prefix+"...", quote(line))
@@ -136,6 +136,9 @@ func (p *parser) header() (numEntries, numChunks int, err error) {
 			return 0, 0, p.errorf("not a manifest", "it does not begin with %q", magic+" 1")
 		}
 		return 0, 0, err
+	}
+	if strings.HasSuffix(version, "\r") {
+		return 0, 0, p.errorf("line ends", "CR LF, where a manifest has LF: something took it for a text and changed it; get it anew")
 	}
 	if version != "1" {
 		return 0, 0, p.errorf("version", "%w: %s, this program reads 1", ErrVersion, quote(version))

@@ -240,7 +240,7 @@ func TestParseRefuses(t *testing.T) {
 		{"nothing", ex, "", "does not begin with"},
 		{"something else", ex, "%PDF-1.4\n", "does not begin with"},
 		{"BOM", "shoal-manifest", "\ufeffshoal-manifest", "does not begin with"},
-		{"CRLF", "\n", "\r\n", "unknown version"},
+		{"CRLF", "\n", "\r\n", "CR LF"},
 		{"version 0", "manifest 1", "manifest 0", `unknown version: "0"`},
 		{"version 2", "manifest 1", "manifest 2", `unknown version: "2", this program reads 1`},
 		{"version 01", "manifest 1", "manifest 01", "unknown version"},

@@ -33,7 +33,11 @@ type StalledError struct {
 }
 
 func (e *StalledError) Error() string {
-	return fmt.Sprintf("nothing came for %v at %d of %d bytes: %s", e.Timeout, e.Done, e.Total, strings.Join(e.Reasons, "; "))
+	at := ""
+	if e.Total > 0 { // else not even the manifest came
+		at = fmt.Sprintf(" at %d of %d bytes", e.Done, e.Total)
+	}
+	return fmt.Sprintf("nothing came for %v%s: %s", e.Timeout, at, strings.Join(e.Reasons, "; "))
 }
 
 // An IntegrityError reports that no peer is left that has sent right bytes.

@@ -133,6 +133,9 @@ func classify(err error) (code int, hint string) {
 		}
 		return codeNoPeer, "check that the other side runs and can be reached, or name another with --peer HOST:PORT; the same line goes on"
 	case errors.As(err, &stalled):
+		if stalled.Done == 0 {
+			return codeStalled, "the same line tries again"
+		}
 		return codeStalled, "what came is kept; the same line goes on"
 	case errors.As(err, &integrity):
 		return codeIntegrity, "what was right is kept; the same line goes on with other peers"
