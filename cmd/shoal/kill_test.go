@@ -37,6 +37,12 @@ func start(t testing.TB, home string, args ...string) *process {
 	must(t, err)
 	cmd := exec.Command(exe, args...)
 	cmd.Args[0] = "shoal" // see TestMain
+	return startCommand(t, cmd, home)
+}
+
+// startCommand starts a command that runs shoal.
+func startCommand(t testing.TB, cmd *exec.Cmd, home string) *process {
+	t.Helper()
 	cmd.Env = append(os.Environ(), "SHOAL_HOME="+home)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A lan is a bridge in a network namespace of its own, with hosts in theirs. No
+// packet of it leaves them.
+type lan struct {
+	t     testing.TB
+	name  string
+	hosts []*host
+}
+
+// A host has one line to the bridge, with a rate each way.
+type host struct {
+	l      *lan
+	ns     string
+	port   string // its end of the line at the bridge
+	v4, v6 string
+	dir    string
+}
+
+// newLAN makes a bridge, or skips the test if it may not.
+func newLAN(t testing.TB) *lan {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	for _, tool := range []string{"ip", "tc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			skip(t, "needs %s (iproute2)", tool)
+		}
+	}
+	l := &lan{t: t, name: fmt.Sprintf("shoal%d-b", os.Getpid())}
+	if out, err := exec.CommandContext(t.Context(), "ip", "netns", "add", l.name).CombinedOutput(); err != nil {
+		skip(t, "network namespaces need root: %v %s", err, out)
+	}
+	t.Cleanup(func() { l.run("ip", "netns", "del", l.name) })
+	l.run("ip", "-n", l.name, "link", "add", "name", "bridge0", "type", "bridge")
+	l.run("ip", "-n", l.name, "link", "set", "bridge0", "up")
+	return l
+}
+
+// run runs a command that must succeed. It may be a cleanup, so it has no
+// context of the test.
+func (l *lan) run(args ...string) string {
+	l.t.Helper()
+	out, err := exec.CommandContext(context.Background(), args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		l.t.Fatalf("%q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// host adds a host whose line passes up and down bits/s (tc's notation).
+func (l *lan) host(up, down string) *host {
+	l.t.Helper()
+	n := len(l.hosts) + 1
+	h := &host{
+		l: l, ns: fmt.Sprintf("shoal%d-%d", os.Getpid(), n), port: fmt.Sprintf("p%d", n),
+		v4: fmt.Sprintf("10.77.0.%d", n), v6: fmt.Sprintf("fd77::%x", n), dir: l.t.TempDir(),
+	}
+	l.run("ip", "netns", "add", h.ns)
+	l.t.Cleanup(func() { l.run("ip", "netns", "del", h.ns) })
+	l.run("ip", "-n", h.ns, "link", "set", "lo", "up")
+	l.run("ip", "-n", l.name, "link", "add", "name", h.port, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
+	l.run("ip", "-n", l.name, "link", "set", h.port, "master", "bridge0", "up")
+	l.run("ip", "-n", h.ns, "addr", "add", h.v4+"/24", "dev", "eth0")
+	l.run("ip", "-n", h.ns, "addr", "add", h.v6+"/64", "dev", "eth0", "nodad")
+	l.run("ip", "-n", h.ns, "link", "set", "eth0", "up")
+	h.shape(l.name, h.port, down)
+	h.shape(h.ns, "eth0", up)
+	l.hosts = append(l.hosts, h)
+	return h
+}
+
+func (h *host) shape(ns, dev, rate string) {
+	h.l.t.Helper()
+	h.l.run("tc", "-n", ns, "qdisc", "replace", "dev", dev, "root", "tbf", "rate", rate, "burst", "32kb", "latency", "100ms")
+}
+
+// sent returns how many bytes the host has put on its line.
+func (h *host) sent() int64 {
+	h.l.t.Helper()
+	out := h.l.run("ip", "netns", "exec", h.ns, "cat", "/sys/class/net/eth0/statistics/tx_bytes")
+	n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	must(h.l.t, err)
+	return n
+}
+
+// start runs shoal on the host.
+func (h *host) start(args ...string) *process {
+	h.l.t.Helper()
+	exe, err := exec.LookPath("shoal")
+	must(h.l.t, err)
+	ip, err := exec.LookPath("ip")
+	must(h.l.t, err)
+	return startCommand(h.l.t, exec.Command(ip, append([]string{"netns", "exec", h.ns, exe}, args...)...), filepath.Join(h.dir, ".home"))
+}
+
+// share serves a file on the host and returns its ticket.
+func (h *host) share(file string) string {
+	h.l.t.Helper()
+	e := h.start("share", "--json", "--quiet", "--listen", ":7420", file).wait("ticket")
+	if e == nil {
+		h.l.t.Fatal("share ended")
+	}
+	return e["ticket"].(string)
+}
+
+// get fetches to the host until the end, and returns the last event.
+func (h *host) get(args ...string) map[string]any {
+	h.l.t.Helper()
+	e := h.start(append([]string{"get", "--json", "--quiet"}, args...)...).wait("finished")
+	if e == nil {
+		h.l.t.Errorf("get on %s ended", h.v4)
+	}
+	return e
+}
+
+func holds(t testing.TB, file string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(file)
+	must(t, err)
+	if string(got) != string(want) {
+		t.Errorf("%s differs", file)
+	}
+}
+
+// One seed and five receivers that know only the seed: they find each other, and
+// do most of the work. What the seed has sent is counted on its line.
+func TestNetworkSwarm(t *testing.T) {
+	l := newLAN(t)
+	seed := l.host("40mbit", "40mbit")
+	data, _ := shareFile(t, seed.dir, 12<<20)
+	ticket := seed.share(filepath.Join(seed.dir, "data"))
+	var all sync.WaitGroup
+	for range 5 {
+		h := l.host("40mbit", "40mbit")
+		all.Go(func() {
+			if e := h.get(ticket, h.dir, "--seed"); e != nil {
+				holds(t, filepath.Join(h.dir, "data"), data)
+			}
+		})
+	}
+	all.Wait()
+	if copies := float64(seed.sent()) / float64(len(data)); copies > 2 {
+		t.Errorf("the seed has sent %.2f copies to 5 receivers", copies)
+	}
+}
+
+// Four sources of which one is fifty times as fast as another: each gives what it
+// can, and the slowest does not hold up the end.
+func TestNetworkSlowSource(t *testing.T) {
+	l := newLAN(t)
+	leech := l.host("1gbit", "1gbit")
+	data, _ := shareFile(t, leech.dir, 16<<20)
+	args := []string{filepath.Join(leech.dir, "data.shoal"), "-o", filepath.Join(leech.dir, "out")}
+	for _, rate := range []string{"50mbit", "20mbit", "10mbit", "1mbit"} {
+		h := l.host(rate, rate)
+		h.share(filepath.Join(leech.dir, "data"))
+		args = append(args, "--peer", h.v4+":7420")
+	}
+	e := leech.get(args...)
+	if e == nil {
+		return
+	}
+	holds(t, filepath.Join(leech.dir, "out"), data)
+	var used []float64
+	for _, h := range l.hosts[1:] {
+		for _, p := range e["peers"].([]any) {
+			if p := p.(map[string]any); strings.HasPrefix(p["addr"].(string), h.v4+":") {
+				used = append(used, p["used"].(float64))
+			}
+		}
+	}
+	if len(used) != 4 {
+		t.Fatalf("of 4 sources: %v", e["peers"])
+	}
+	for k, share := range []float64{0.5, 0.15, 0.05, 0} {
+		if used[k] < share*float64(len(data)) {
+			t.Errorf("source %d gave %.0f %%, want at least %.0f %%", k+1, 100*used[k]/float64(len(data)), 100*share)
+		}
+	}
+	if wasted := e["wasted"].(float64); wasted > 0.05*float64(len(data)) {
+		t.Errorf("%.0f bytes came twice", wasted)
+	}
+}
+
+// The line of the only source is cut in the middle, and comes back.
+func TestNetworkLineCut(t *testing.T) {
+	l := newLAN(t)
+	seed, leech := l.host("40mbit", "40mbit"), l.host("40mbit", "40mbit")
+	data, _ := shareFile(t, seed.dir, 12<<20)
+	ticket := seed.share(filepath.Join(seed.dir, "data"))
+	p := leech.start("get", "--json", "--quiet", ticket, leech.dir)
+	for e := p.wait("progress"); ; e = p.wait("progress") {
+		if e == nil {
+			t.Fatal("get ended")
+		}
+		if e["done"].(float64) > 2<<20 {
+			break
+		}
+	}
+	l.run("ip", "-n", l.name, "link", "set", seed.port, "down")
+	if e := p.wait("waiting"); e == nil {
+		t.Fatal("get ended while the line was cut")
+	}
+	time.Sleep(2 * time.Second)
+	l.run("ip", "-n", l.name, "link", "set", seed.port, "up")
+	e := p.wait("finished")
+	if e == nil {
+		t.Fatal("get ended when the line was back")
+	}
+	holds(t, filepath.Join(leech.dir, "data"), data)
+	if received := e["received"].(float64); received > 1.05*float64(len(data)) {
+		t.Errorf("%.0f bytes came for %d", received, len(data))
+	}
+}
+
+// A source that vanishes without a word, as a machine that loses its power, costs
+// its chunks in flight: the others go on at once.
+func TestNetworkSourceVanishes(t *testing.T) {
+	l := newLAN(t)
+	leech := l.host("100mbit", "100mbit")
+	data, _ := shareFile(t, leech.dir, 12<<20)
+	args := []string{"get", "--json", "--quiet", filepath.Join(leech.dir, "data.shoal"), "-o", filepath.Join(leech.dir, "out")}
+	for range 3 {
+		h := l.host("10mbit", "10mbit")
+		h.share(filepath.Join(leech.dir, "data"))
+		args = append(args, "--peer", h.v4+":7420")
+	}
+	p := leech.start(args...)
+	for e := p.wait("progress"); ; e = p.wait("progress") {
+		if e == nil {
+			t.Fatal("get ended")
+		}
+		if e["done"].(float64) > 2<<20 {
+			break
+		}
+	}
+	l.run("ip", "-n", l.name, "link", "set", l.hosts[2].port, "down")
+	for e := range p.events {
+		switch e["event"] {
+		case "waiting":
+			t.Errorf("it waits although two sources are left: %v", e["reasons"])
+		case "finished":
+			holds(t, filepath.Join(leech.dir, "out"), data)
+			return
+		}
+	}
+	t.Error("get ended")
+}
+
+// IPv6 works as IPv4 does.
+func TestNetworkIPv6(t *testing.T) {
+	l := newLAN(t)
+	seed, leech := l.host("1gbit", "1gbit"), l.host("1gbit", "1gbit")
+	data, _ := shareFile(t, seed.dir, 4<<20)
+	seed.share(filepath.Join(seed.dir, "data"))
+	if e := leech.get(filepath.Join(seed.dir, "data.shoal"), leech.dir, "--peer", "["+seed.v6+"]:7420"); e != nil {
+		holds(t, filepath.Join(leech.dir, "data"), data)
+	}
+}
