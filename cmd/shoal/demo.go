@@ -29,7 +29,7 @@ func (a *app) demoCommand() *cli.Command {
 			"receiver midway, resumes, kills a peer, finishes, and compares. Takes some seconds and\n" +
 			"about 700 MB in the folder for temporary files, and leaves nothing behind.\n\n" +
 			"shoal demo",
-		Flags:  []cli.Flag{intFlag("size", "make a tree of `N` MB (default: 300)")},
+		Flags:  []cli.Flag{intFlag("size", "make a tree of `N` MB", "300")},
 		Action: a.demo,
 	}
 }

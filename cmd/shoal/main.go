@@ -222,8 +222,8 @@ func listFlag(name, usage string) cli.Flag {
 	return &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: env(name)}
 }
 
-func intFlag(name, usage string) cli.Flag {
-	return &cli.IntFlag{Name: name, Usage: usage, EnvVars: env(name)}
+func intFlag(name, usage, byDefault string) cli.Flag {
+	return &cli.IntFlag{Name: name, Usage: usage, DefaultText: byDefault, EnvVars: env(name)}
 }
 
 // errStdout is the cause of a get that ends because nobody reads its output.

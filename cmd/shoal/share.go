@@ -49,7 +49,7 @@ func buildFlags() []cli.Flag {
 		boolFlag("rehash", "hash everything, whatever was hashed before"),
 		stringFlag("cutter", "how to cut files into chunks: `KIND` is fixed or fastcdc"),
 		stringFlag("chunk-size", "`SIZE` of a chunk, a power of two from 128K to 16M (default: by the size of the share)"),
-		intFlag("workers", "`N` files or parts hashed at once (default: one for each CPU)"),
+		intFlag("workers", "`N` files or parts hashed at once", "one for each CPU"),
 	}
 }
 
