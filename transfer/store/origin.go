@@ -54,8 +54,18 @@ func (o *Origin) ReadAt(i, off int, p []byte) error {
 		o.mu.Lock()
 		sure := o.hashed.Has(i)
 		o.mu.Unlock()
-		if !sure {
-			if err := o.hash(i); err != nil {
+		switch {
+		case sure:
+		case off == 0 && len(p) == o.m.ChunkLen(i):
+			if changed, err := o.hash(i, p); !changed || err != nil {
+				return err // p holds what was hashed
+			}
+			continue
+		default:
+			buf := hashBuffers.Get().(*[256 << 10]byte)
+			_, err := o.hash(i, buf[:])
+			hashBuffers.Put(buf)
+			if err != nil {
 				return err
 			}
 		}
@@ -77,32 +87,37 @@ func (o *Origin) firstPath(i int) string {
 	return ""
 }
 
-// hash reads chunk i and compares it with the manifest.
-func (o *Origin) hash(i int) error {
-	buf := make([]byte, 256<<10)
+// Objects of this size begin on a page, which the kernel's copying likes.
+var hashBuffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
+// hash reads chunk i by way of buf and compares it with the manifest. changed
+// reports whether a file was touched meanwhile.
+func (o *Origin) hash(i int, buf []byte) (changed bool, err error) {
 	h := chunk.NewHasher()
 	defer h.Release()
 	o.mu.Lock()
 	o.hashed.Set(i) // taken back if a file changes from here on
 	o.mu.Unlock()
-	refuse := func(err error) error {
+	refuse := func(err error) (bool, error) {
 		o.mu.Lock()
 		o.hashed.Clear(i)
 		o.mu.Unlock()
-		return err
+		return changed, err
 	}
 	n := o.m.ChunkLen(i)
 	for off := 0; off < n; off += len(buf) {
 		p := buf[:min(len(buf), n-off)]
-		if _, err := o.read(i, off, p); err != nil {
+		c, err := o.read(i, off, p)
+		if err != nil {
 			return refuse(err)
 		}
+		changed = changed || c
 		_, _ = h.Write(p) // a hash takes everything
 	}
 	if h.Sum() != o.m.ChunkHash(i) {
 		return refuse(&manifest.ChangedError{Path: o.firstPath(i), Why: "its content differs from what was shared"})
 	}
-	return nil
+	return changed, nil
 }
 
 // read fills p, and reports whether one of the files is not as it was when it
