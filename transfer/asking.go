@@ -154,6 +154,8 @@ func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 		}
 		begun := k == 0 && slowest.buf != nil
 		switch {
+		case begun && worst < 3*mine+30*time.Millisecond:
+			continue // it is soon there
 		case begun && f.numTwice <= len(f.asked)/maxTwice+minTwice:
 			f.numTwice++
 		case k == 0 && worst < 3*mine+300*time.Millisecond:
