@@ -19,7 +19,7 @@ const (
 const (
 	maxTwice = 400
 	minTwice = 1
-	maxMoved = 32
+	maxMoved = 64
 	minMoved = 4
 )
 

@@ -128,6 +128,11 @@ func (s *session) Cancel(rs []chunk.Range) error {
 			kept = append(kept, q)
 		}
 	}
+	for _, r := range rs {
+		if s.sending && r.First <= s.current && s.current < r.End() {
+			s.unasked = true
+		}
+	}
 	s.serving, s.backlog = kept, 0
 	for _, r := range kept {
 		for i := r.First; i < r.First+r.N; i++ {
@@ -241,6 +246,9 @@ func (s *session) Segment(i, off, n int) ([]byte, error) {
 		s.man = append(s.man, make([]byte, n)...)
 		return s.man[off:], nil
 	}
+	if s.buf != nil && off == 0 {
+		s.brokeOff()
+	}
 	if s.buf == nil {
 		if off != 0 || !s.reach(i) {
 			return nil, fmt.Errorf("%w: chunk %d", errUnasked, i)
@@ -258,6 +266,18 @@ func (s *session) Segment(i, off, n int) ([]byte, error) {
 		return nil, fmt.Errorf("%w: chunk %d at %d", errUnasked, i, off)
 	}
 	return s.buf[off : off+n], nil
+}
+
+// brokeOff forgets the chunk that is arriving if it was cancelled: its sender has
+// begun another.
+func (s *session) brokeOff() {
+	s.sw.mu.Lock()
+	defer s.sw.mu.Unlock()
+	if len(s.queue) == 0 || !s.queue[0].dropped || s.filled == 0 {
+		return
+	}
+	s.queue = s.queue[1:]
+	s.discard()
 }
 
 // reach makes chunk i the head of the queue, past requests that were dropped,

@@ -93,7 +93,9 @@ type session struct {
 	cancels []chunk.Range
 	gones   []chunk.Range
 	shows   []chunk.Range // what a seed tells of itself
-	sending bool          // a chunk is on its way out
+	sending bool          // a chunk is on its way out:
+	current int           // this one,
+	unasked bool          // which the peer has cancelled meanwhile
 	hints   []string      // addresses of other peers
 	serving []chunk.Range // what the peer wants, in order
 	backlog int64         // bytes of serving

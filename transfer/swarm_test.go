@@ -311,6 +311,61 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// A chunk that was cancelled while it is on its way ends where it is, if another
+// follows; and whoever cancelled it takes that one.
+func TestCancelledChunkBreaksOff(t *testing.T) {
+	w := stillSeed(t, 400)
+	a := w.attach(t, w.net.node())
+	wants(t, a, chunk.Range{First: 3, N: 1}, chunk.Range{First: 9, N: 1})
+	o := outgoing{i: -1, size: chunk.MinSize / 4}
+	segment := func() {
+		t.Helper()
+		if more, err := a.writeSegment(&o); err != nil || !more {
+			t.Fatalf("more to send: %v, %v", more, err)
+		}
+	}
+	segment()
+	if o.i != 3 || o.off == 0 {
+		t.Fatalf("it sends chunk %d at %d", o.i, o.off)
+	}
+	part := int64(o.off)
+	must(t, a.Cancel([]chunk.Range{{First: 3, N: 1}}))
+	segment()
+	if o.i != -1 || a.stats.Sent != part {
+		t.Errorf("after the cancel it sends chunk %d at %d", o.i, o.off)
+	}
+	o.size = chunk.MinSize / 4
+	segment()
+	if o.i != 9 || o.off == 0 {
+		t.Fatalf("then it sends chunk %d at %d", o.i, o.off)
+	}
+	must(t, a.Cancel([]chunk.Range{{First: 9, N: 1}})) // nothing follows, so it goes to its end
+	for o.i == 9 {
+		segment()
+	}
+	if a.stats.Sent != part+chunk.MinSize {
+		t.Errorf("%d bytes were sent of the last chunk, and the other side would wait for the rest", a.stats.Sent-part)
+	}
+
+	l := stillLeech(t, 400*chunk.MinSize)
+	s := l.attach(t, l.net.node())
+	must(t, s.HaveAll())
+	first, second := s.queue[0].i, s.queue[1].i
+	_, err := s.Segment(first, 0, 100)
+	must(t, err)
+	must(t, s.Received(first, 0, 100))
+	if _, err := s.Segment(second, 0, 100); !errors.Is(err, errUnasked) {
+		t.Errorf("a chunk that was not cancelled broke off: %v", err)
+	}
+	l.locked(func() { s.drop(&s.queue[0]) })
+	_, err = s.Segment(second, 0, 100)
+	must(t, err)
+	must(t, s.Received(second, 0, 100))
+	if s.head() != second || s.filled != 100 || l.wasted != 100 {
+		t.Errorf("it waits for chunk %d, of which %d bytes came; %d came in vain", s.head(), s.filled, l.wasted)
+	}
+}
+
 // If two peers dial each other, both keep the same one of the two connections,
 // whichever each of them sees first.
 func TestDoubleConnection(t *testing.T) {

@@ -199,6 +199,13 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 		}
 		o.off = 0
 	}
+	if o.i >= 0 && s.breaksOff() {
+		o.i = -1
+		s.sw.mu.Lock()
+		s.endTurn(time.Now())
+		s.sw.mu.Unlock()
+		return true, nil
+	}
 	if o.seg == nil {
 		o.seg = alignedBuffer(maxSegment)
 	}
@@ -231,6 +238,15 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 		s.endTurn(now)
 	}
 	return true, nil
+}
+
+// breaksOff reports whether the rest of the chunk that is being sent is of no use:
+// the peer has cancelled it. It learns of that by what comes next, so something
+// must.
+func (s *session) breaksOff() bool {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	return s.unasked && len(s.serving) > 0
 }
 
 // writeManifest sends a segment of the manifest if the peer wants it and we
@@ -288,7 +304,7 @@ func (s *session) nextWanted() int {
 			if s.sw.reveal.sent != nil {
 				s.sw.reveal.sent.Set(i)
 			}
-			s.sending = true
+			s.sending, s.current, s.unasked = true, i, false
 			return i
 		}
 		s.gones = append(s.gones, chunk.Range{First: i, N: 1})
