@@ -1,3 +1,9 @@
+//go:build !race
+
+// Not under the race detector, which testing/synctest brings down now and then
+// (golang/go#78156). The tests of TestLeechesServeEachOther's kind run the same
+// code there, in real time.
+
 package transfer
 
 import (
@@ -5,7 +11,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -19,14 +24,6 @@ import (
 // The simulation runs the real swarm code (picker, windows, what is shown, who
 // is served, hints) of many peers over a network in memory, in a time that is
 // not real. The share consists of zeros, so that no bytes need to be kept.
-
-// zeros is a store and a source of zeros.
-type zeros struct{}
-
-func (zeros) ReadAt(int, int, []byte) error { return nil }
-func (zeros) Write(int, []byte) error       { return nil }
-func (zeros) Drop(int) error                { return nil }
-func (zeros) Complete(int) bool             { return true }
 
 // A simPeer is one leech of a simulation.
 type simPeer struct {
@@ -44,17 +41,6 @@ type simulation struct {
 	seed    *simPeer
 	leeches []*simPeer
 	wg      sync.WaitGroup
-}
-
-// zeroShare returns the manifest of a file of n zero bytes.
-func zeroShare(t testing.TB, n int64) *manifest.Manifest {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "zeros")
-	must(t, os.WriteFile(file, nil, 0o644))
-	must(t, os.Truncate(file, n))
-	m, _, err := manifest.Build(t.Context(), []string{file}, manifest.BuildOptions{Cutter: "fixed"})
-	must(t, err)
-	return m
 }
 
 func (s *simulation) node(up, down float64, delay time.Duration) *memNode {

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/manifest"
 )
 
 // A still is a swarm whose sessions nobody runs: a test moves them by hand and
@@ -18,6 +20,25 @@ type still struct {
 	*swarm
 	net  *memNet
 	node *memNode
+}
+
+// zeros is a store and a source of zeros.
+type zeros struct{}
+
+func (zeros) ReadAt(int, int, []byte) error { return nil }
+func (zeros) Write(int, []byte) error       { return nil }
+func (zeros) Drop(int) error                { return nil }
+func (zeros) Complete(int) bool             { return true }
+
+// zeroShare returns the manifest of a file of n zero bytes.
+func zeroShare(t testing.TB, n int64) *manifest.Manifest {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "zeros")
+	must(t, os.WriteFile(file, nil, 0o644))
+	must(t, os.Truncate(file, n))
+	m, _, err := manifest.Build(t.Context(), []string{file}, manifest.BuildOptions{Cutter: "fixed"})
+	must(t, err)
+	return m
 }
 
 // stillSeed returns a swarm that has all of a share of n chunks.
