@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // A lan is a bridge in a network namespace of its own, with hosts in theirs. No
@@ -216,7 +215,11 @@ func TestNetworkLineCut(t *testing.T) {
 	if e := p.wait("waiting"); e == nil {
 		t.Fatal("get ended while the line was cut")
 	}
-	time.Sleep(2 * time.Second)
+	for range 10 { // five a second
+		if p.wait("progress") == nil {
+			t.Fatal("get ended while the line was cut")
+		}
+	}
 	l.run("ip", "-n", l.name, "link", "set", seed.port, "up")
 	e := p.wait("finished")
 	if e == nil {
