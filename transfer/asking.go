@@ -42,9 +42,6 @@ func (s *session) refill(now time.Time) {
 		window = 1 // what it owes comes first
 	}
 	room := min(window-s.inflight, s.sw.room(s))
-	if s.inflight > 0 && window-s.inflight < window/4 {
-		return // a line for each chunk would cost a fast peer more than the chunk
-	}
 	if room < s.flow.chunkLen && (s.inflight > 0 || room <= 0) {
 		return
 	}

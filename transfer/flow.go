@@ -12,11 +12,6 @@ const (
 	nearRate = 32 << 20
 )
 
-// nearWindow is how many chunks a lone peer nearby is asked for at least when it
-// gives nearRate: it sends them faster than our goroutines take turns on a busy
-// machine.
-const nearWindow = 8
-
 // A meter measures a rate.
 type meter struct {
 	time  time.Duration // that was measured since the last result
@@ -109,12 +104,8 @@ func (f *flow) window(rtt time.Duration, active int) int {
 			return f.chunkLen
 		}
 	}
-	least := 2
-	if rtt < nearRTT && active == 1 && rate > nearRate {
-		least = nearWindow
-	}
 	line := rate * (2*rtt + 500*time.Microsecond/time.Duration(max(active, 1))).Seconds()
-	return int(min(line, maxWindow)) + least*f.chunkLen
+	return int(min(line, maxWindow)) + 2*f.chunkLen
 }
 
 // eta returns how long n bytes that were just asked for, or that are still

@@ -14,11 +14,6 @@ const (
 	lineMuch     = 128 << 20              // bytes: for more, lines are opened at once
 )
 
-// A connection to a peer nearby is limited by the two cores that encrypt and
-// decrypt it: if that is the only peer, gives nearRate, and much is to come, there
-// are two.
-const nearLines = 2
-
 // farWindow is what a far peer is asked for at first, in bytes: it takes some
 // round trips until a rate is known.
 const farWindow = 1 << 20
@@ -26,12 +21,8 @@ const farWindow = 1 << 20
 // far reports whether s is the way to the only peer, which is far away, and much
 // is to come from it: then there is no time to lose in finding out.
 // Called with mu held.
-func (s *session) far() bool { return s.conn.RTT() >= lineRTT && s.loneSource() }
-
-// loneSource reports whether the peer of s is the only one, and much is to come
-// from it. Called with mu held.
-func (s *session) loneSource() bool {
-	if f := s.sw.get; f.total-f.done < lineMuch {
+func (s *session) far() bool {
+	if f := s.sw.get; s.conn.RTT() < lineRTT || f.total-f.done < lineMuch {
 		return false
 	}
 	for _, o := range s.sw.sessions {
@@ -46,14 +37,7 @@ func (s *session) loneSource() bool {
 // Called with the swarm's mu held.
 func (s *session) addLines(now time.Time) {
 	f := s.sw.get
-	if s.more == nil || f == nil || s.inflight == 0 {
-		return
-	}
-	if s.conn.RTT() < lineRTT {
-		if s.conn.RTT() < nearRTT && s.flow.rate() > nearRate && s.numMore+1 < nearLines && s.loneSource() {
-			s.numMore++
-			s.more <- struct{}{}
-		}
+	if s.more == nil || f == nil || s.inflight == 0 || s.conn.RTT() < lineRTT {
 		return
 	}
 	// With other peers around, those fill our line, and this one has others to serve.

@@ -199,7 +199,7 @@ func (sw *swarm) fetchInto(m *manifest.Manifest, st keeper, sel *manifest.Select
 	f.corrupt = -2
 	f.moved = make(chan struct{})
 	f.lastByte = time.Now()
-	f.results = make(chan received, 4) // a reader need not wait until a worker wakes up
+	f.results = make(chan received, 1)
 	f.want, f.writing = chunk.NewBitfield(n), chunk.NewBitfield(n)
 	offer := chunk.NewBitfield(n)
 	for i := range n {

@@ -37,9 +37,6 @@ func (s *session) write(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if more && o.size == maxSegment {
-			continue // a fast line: the buffer fills up at once, and goes out then
-		}
 		if err := s.conn.Flush(); err != nil {
 			return err
 		}
