@@ -101,9 +101,12 @@ func BenchmarkNames(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			entries := make([]Entry, MaxEntries)
+			size := 0
 			for i := range entries {
 				entries[i].Path = fmt.Sprintf(bench.format, i)
+				size += len(entries[i].Path)
 			}
+			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
 				s := newNameSet(len(entries))

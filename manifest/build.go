@@ -35,6 +35,7 @@ type BuildOptions struct {
 	Cache     Cache    // nil is none
 	Rehash    bool     // do not believe the cache, but fill it
 	Workers   int      // goroutines that read and hash; 0 is GOMAXPROCS
+	Web       []string // URLs at which web servers have the files; see CheckWeb
 
 	// Progress is told at times how many bytes of all are hashed or known, and once
 	// at the end; Skipped of each path that is left out, and why (Exclude apart).
@@ -69,6 +70,10 @@ type SourceFile struct {
 // *PathError; a file that changes meanwhile is a *ChangedError; what is over a
 // limit has ErrTooLarge in its chain.
 func Build(ctx context.Context, paths []string, o BuildOptions) (*Manifest, *Source, error) {
+	var err error
+	if o.Web, err = sortedWeb(o.Web); err != nil {
+		return nil, nil, fmt.Errorf("web server: %w", err)
+	}
 	w := &walker{ctx: ctx, o: &o}
 	name, top, err := w.list(paths)
 	if err != nil {
@@ -235,6 +240,10 @@ func (h *hashing) text(name string, top Entry, size int64) (string, *chunk.Bitfi
 	} else {
 		line = append(line, "\ntop dir "...)
 		line = appendModeTime(line, &top)
+	}
+	for _, u := range h.b.o.Web {
+		line = append(line, "\nweb "...)
+		line = append(line, u...)
 	}
 	line = fmt.Appendf(line, "\ncutter %s\nsize %d\nentries %d\nchunks %d\n", h.cutter, size, len(h.b.entries), n)
 	b.Write(line)

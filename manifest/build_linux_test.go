@@ -27,7 +27,7 @@ func mkdev(path string) error {
 	return unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5)))
 }
 
-func TestBuildKernelFiles(t *testing.T) {
+func TestP18KernelFiles(t *testing.T) {
 	if !isKernelFS("/proc/self") {
 		t.Skip("no /proc")
 	}
@@ -57,7 +57,7 @@ func TestBuildKernelFiles(t *testing.T) {
 }
 
 // A file that becomes a pipe after it was listed must not be waited for.
-func TestBuildNowAPipe(t *testing.T) {
+func TestP18NowAPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	for _, cutter := range cutters {
 		os.Remove(path)

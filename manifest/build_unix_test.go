@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestBuildSkips(t *testing.T) {
+func TestP18Specials(t *testing.T) {
 	top := plant(t, []node{
 		{path: "t/a", text: "a"},
 		{path: "t/d/deep", text: "d"},
@@ -114,7 +114,7 @@ func asNobody(t *testing.T, f func()) {
 	f()
 }
 
-func TestBuildUnreadable(t *testing.T) {
+func TestP18Unreadable(t *testing.T) {
 	top := plant(t, []node{
 		{path: "t/a", text: "a"},
 		{path: "t/b secret", text: "b", mode: 0o644},

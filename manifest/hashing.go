@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 )
 
 const (
@@ -181,7 +182,7 @@ func (h *hashing) run(workers int, progress func(done int64)) error {
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	defer cancel(nil)
 	h.ctx = ctx
-	var wg sync.WaitGroup
+	var wg, waiter crew.Crew
 	for range workers {
 		wg.Go(func() {
 			if err := h.work(); err != nil {
@@ -190,7 +191,7 @@ func (h *hashing) run(workers int, progress func(done int64)) error {
 		})
 	}
 	ended := make(chan struct{})
-	go func() { wg.Wait(); close(ended) }()
+	waiter.Go(func() { wg.Wait(); close(ended) })
 	if progress != nil {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()

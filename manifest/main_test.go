@@ -84,3 +84,10 @@ func build(t testing.TB, path string, o BuildOptions) (*Manifest, *Source) {
 	}
 	return m, src
 }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -26,6 +26,8 @@ const (
 	MaxPath    = 4096      // bytes of a path, and of a link's target
 	MaxName    = 240       // bytes of one component of a path
 	MaxDepth   = 64        // components of a path
+	MaxWeb     = 8         // URLs of web servers
+	MaxURL     = 1024      // bytes of one
 )
 
 // A Kind is what an entry is.
@@ -83,6 +85,7 @@ type Manifest struct {
 	root    chunk.Hash
 	name    string
 	top     Entry // mode and time of the top directory; Kind File for a share of one file
+	web     []string
 	cutter  chunk.Cutter
 	size    int64
 	entries []Entry
@@ -113,6 +116,10 @@ func (m *Manifest) Top() (mode fs.FileMode, mtime time.Time) {
 	}
 	return m.top.Mode, m.top.ModTime()
 }
+
+// Web returns the URLs at which web servers have the files of the share, as who
+// made the manifest says, in order: hints only. The slice must not be changed.
+func (m *Manifest) Web() []string { return m.web }
 
 // Cutter returns the cutter that made the chunks.
 func (m *Manifest) Cutter() chunk.Cutter { return m.cutter }

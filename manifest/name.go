@@ -286,8 +286,9 @@ func isIgnorable(r rune) bool {
 	return false
 }
 
-// comparePaths orders paths component by component: '/' is below every other byte.
-func comparePaths(a, b string) int {
+// ComparePaths orders paths as entries are, component by component: '/' is below
+// every other byte. The result is negative, 0 or positive.
+func ComparePaths(a, b string) int {
 	n := min(len(a), len(b))
 	i := 0
 	for i < n && a[i] == b[i] {

@@ -167,6 +167,9 @@ func (p *parser) header() (numEntries, numChunks int, err error) {
 			return 0, 0, p.errorf("top", "%s behind the time", quote(rest))
 		}
 	}
+	if err := p.web(); err != nil {
+		return 0, 0, err
+	}
 	cutter, err := p.next("cutter ")
 	if err != nil {
 		return 0, 0, err
@@ -361,7 +364,7 @@ func (p *parser) checkPath(i int, e *Entry, dirs []int32) ([]int32, error) {
 	}
 	if i > 0 {
 		before := &m.entries[i-1]
-		switch c := comparePaths(before.Path, e.Path); {
+		switch c := ComparePaths(before.Path, e.Path); {
 		case c == 0:
 			return fail(fmt.Sprintf("is a duplicate path, of the entries %d and %d", i-1, i))
 		case c > 0:

@@ -121,3 +121,23 @@ func (r *reader) close() error {
 	}
 	return nil
 }
+
+// ReadFileAt fills p with the bytes from off on of the file at path, of which it
+// returns the Stat from after that: it is for files that are read once, as it
+// opens and closes the file. io.ErrUnexpectedEOF means that the file ends before.
+// What is no regular file, or is reached by a link at the end of path, is an error.
+func ReadFileAt(path string, p []byte, off int64) (Stat, error) {
+	f, err := openFile(path)
+	if err != nil {
+		return Stat{}, err
+	}
+	defer f.close()
+	if err := f.readAt(path, p, off); err != nil {
+		return Stat{}, err
+	}
+	i, err := f.stat(path)
+	if err == nil && !i.typ.IsRegular() {
+		err = &ChangedError{path, "it is now a " + typeName(i.typ)}
+	}
+	return i.stat, err
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -78,6 +79,34 @@ func (m *Manifest) Select(only, exclude []string) (*Selection, error) {
 	return sel, nil
 }
 
+// Choose returns the selection of some entries, by index, with the directories above
+// them. It may be empty.
+func (m *Manifest) Choose(entries *chunk.Bitfield) *Selection {
+	sel := &Selection{Entries: chunk.NewBitfield(len(m.entries)), Chunks: chunk.NewBitfield(m.NumChunks())}
+	var dirs []int // indexes of the directories above the entry
+	for i := range m.entries {
+		e := &m.entries[i]
+		for len(dirs) > 0 && !beneath(e.Path, m.entries[dirs[len(dirs)-1]].Path) {
+			dirs = dirs[:len(dirs)-1]
+		}
+		if entries.Has(i) {
+			sel.add(m, i)
+			for _, d := range dirs {
+				sel.Entries.Set(d)
+			}
+		}
+		if e.Kind == Dir {
+			dirs = append(dirs, i)
+		}
+	}
+	return sel
+}
+
+// Find returns the index of the entry with a path.
+func (m *Manifest) Find(path string) (entry int, ok bool) {
+	return slices.BinarySearchFunc(m.entries, path, func(e Entry, path string) int { return ComparePaths(e.Path, path) })
+}
+
 // add adds entry i and its chunks.
 func (s *Selection) add(m *Manifest, i int) {
 	s.Entries.Set(i)
@@ -106,11 +135,14 @@ type glob struct {
 	used    bool
 }
 
+// IsGlob reports whether s is well formed as a glob.
+func IsGlob(s string) bool { return doublestar.ValidatePattern(s) }
+
 func newGlobs(texts []string) (globs, error) {
 	gs := make(globs, 0, len(texts))
 	for _, text := range texts {
 		pattern := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(text, "./"), "/"), "/")
-		if pattern == "" || !doublestar.ValidatePattern(pattern) {
+		if pattern == "" || !IsGlob(pattern) {
 			return nil, fmt.Errorf("glob %s: %w", quote(text), path.ErrBadPattern)
 		}
 		gs = append(gs, glob{text: text, pattern: pattern, byName: !strings.Contains(pattern, "/")})

@@ -117,6 +117,8 @@ func TestSpecLimits(t *testing.T) {
 		"largest nominal size of a chunk, and the longest chunk": chunk.MaxSize,
 		"latest second of a modification time":                   MaxSec,
 		"links that a link may lead through, itself included":    maxLinkHops,
+		"URLs of web servers":                                    MaxWeb,
+		"bytes of a URL":                                         MaxURL,
 		"addresses of a ticket":                                  MaxAddrs,
 		"characters of a ticket":                                 maxTicket,
 	}

@@ -61,7 +61,7 @@ func seal(payload ...byte) string {
 	return "shoal:" + base58.Encode(append(payload, sum[:4]...))
 }
 
-func TestParseTicketRefuses(t *testing.T) {
+func TestM21Refused(t *testing.T) {
 	good := goldenTickets(t)[1].text
 	withRoot := func(version byte, addrs ...byte) string {
 		return seal(append(append([]byte{version}, ticketRoot[:]...), addrs...)...)

@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 )
 
 // A DiffKind is how something on disk differs from the manifest.
@@ -235,7 +235,7 @@ func (v *verifier) chunks() error {
 	workers := runtime.GOMAXPROCS(0)
 	todo := make(chan *span)
 	order := make(chan *span, 4*workers) // also bounds what waits to be reported
-	var wg sync.WaitGroup
+	var wg crew.Crew
 	for range workers {
 		wg.Go(func() {
 			r := newReader(s)
@@ -378,10 +378,6 @@ func (v *verifier) isReal(dir string) bool {
 
 // extra reports what is on disk but not in the manifest.
 func (v *verifier) extra() error {
-	find := func(path string) bool {
-		_, ok := slices.BinarySearchFunc(v.m.entries, path, func(e Entry, path string) int { return comparePaths(e.Path, path) })
-		return ok
-	}
 	return filepath.WalkDir(v.dir, func(osPath string, d fs.DirEntry, err error) error {
 		if cerr := v.ctx.Err(); cerr != nil {
 			return cerr
@@ -402,7 +398,7 @@ func (v *verifier) extra() error {
 			v.report(Difference{Kind: Extra, Path: path, Entry: -1, Chunk: -1, Why: "cannot be listed: " + reason(err)})
 			return nil
 		}
-		if find(path) {
+		if _, ok := v.m.Find(path); ok {
 			return nil
 		}
 		why := "is not in the share"
