@@ -86,6 +86,7 @@ func BenchmarkLine(b *testing.B) {
 			var l line
 			in := []byte(text)
 			out := make([]byte, 0, maxLine)
+			b.SetBytes(int64(len(text)) + 1)
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := l.parse(in); err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/shoal-p2p/shoal/chunk/crew"
 )
 
 // Defaults of Config.
@@ -45,7 +47,7 @@ type Node struct {
 	limiter *rate.Limiter // of the log
 	nobody  secrets       // stands in for an unknown share, so that it takes the same time
 
-	wg     sync.WaitGroup // all goroutines that the node starts
+	wg     crew.Crew // all goroutines that the node starts
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -94,7 +96,7 @@ func NewNode(cfg Config) (*Node, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.DialContext == nil {
-		cfg.DialContext = new(net.Dialer).DialContext
+		cfg.DialContext = dialFew(nil)
 	}
 	var key [32]byte
 	if _, err := rand.Read(key[:]); err != nil {
@@ -290,7 +292,7 @@ func (n *Node) welcome(bc *bufConn, v *visit) (*Conn, *share, error) {
 func (n *Node) Dial(ctx context.Context, addr string, key [32]byte) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.AdmitTimeout)
 	defer cancel()
-	stop := context.AfterFunc(n.ctx, cancel)
+	stop := context.AfterFunc(n.ctx, crew.Guard(cancel))
 	defer stop()
 	nc, err := n.cfg.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -325,7 +327,11 @@ func (n *Node) join(ctx context.Context, nc net.Conn, key [32]byte) (*Conn, erro
 	defer cancel()
 	bc := newBufConn(nc, idleLimit)
 	bc.SetDeadline(deadline(ctx))
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	stop := context.AfterFunc(ctx, crew.Guard(func() {
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) { // then reads and writes end by themselves, and say why
+			nc.Close()
+		}
+	}))
 	defer stop()
 	tune(nc)
 	a, err := n.handshake(ctx, bc, true)
@@ -521,7 +527,7 @@ func (n *Node) Close() error {
 	for _, l := range listeners {
 		l.Close()
 	}
-	var closing sync.WaitGroup
+	var closing crew.Crew
 	for _, c := range conns {
 		closing.Go(func() { c.Close(nil) })
 	}

@@ -60,8 +60,8 @@ func (r result) check(t *testing.T, is error, least, most time.Duration) {
 	}
 }
 
-// TestSilentPeer: pings at 10 s and 20 s, and then a reason.
-func TestSilentPeer(t *testing.T) {
+// TestW17SilentPeer: pings at 10 s and 20 s, and then a reason.
+func TestW17SilentPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, stop := admitted(t)
 		defer stop()
@@ -83,8 +83,8 @@ func TestSilentPeer(t *testing.T) {
 	})
 }
 
-// TestQuietPeers: two that have nothing to say stay together.
-func TestQuietPeers(t *testing.T) {
+// TestW17QuietPeers: two that have nothing to say stay together.
+func TestW17QuietPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, stop := admitted(t)
 		defer stop()
@@ -109,8 +109,8 @@ func TestQuietPeers(t *testing.T) {
 	})
 }
 
-// TestSlowLine: one byte a second is no line.
-func TestSlowLine(t *testing.T) {
+// TestW17SlowLine: one byte a second is no line.
+func TestW17SlowLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, stop := admitted(t)
 		defer stop()
@@ -129,9 +129,9 @@ func TestSlowLine(t *testing.T) {
 	})
 }
 
-// TestSlowRecord: nor is one byte a second of a TLS record, which the reader of
+// TestW17SlowRecord: nor is one byte a second of a TLS record, which the reader of
 // lines does not even see.
-func TestSlowRecord(t *testing.T) {
+func TestW17SlowRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, stop := admitted(t)
 		defer stop()
@@ -149,8 +149,8 @@ func TestSlowRecord(t *testing.T) {
 	})
 }
 
-// TestSlowBody: 4 KiB in 30 s are enough, less is not.
-func TestSlowBody(t *testing.T) {
+// TestW17SlowBody: 4 KiB in 30 s are enough, less is not.
+func TestW17SlowBody(t *testing.T) {
 	for _, tt := range []struct {
 		rate int // bytes a second
 		ok   bool
@@ -188,8 +188,8 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// TestNeverReads: the write deadline. The peer goes on sending, so it is not silent.
-func TestNeverReads(t *testing.T) {
+// TestE06NeverReads: the write deadline. The peer goes on sending, so it is not silent.
+func TestE06NeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, stop := admitted(t)
 		defer stop()
@@ -217,8 +217,8 @@ func TestNeverReads(t *testing.T) {
 	})
 }
 
-// TestReadsSlowly: a peer that reads at 1 KiB a second is slow, not dead.
-func TestReadsSlowly(t *testing.T) {
+// TestE06ReadsSlowly: a peer that reads at 1 KiB a second is slow, not dead.
+func TestE06ReadsSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c, stop := admitted(t)
 		var wg sync.WaitGroup
@@ -257,9 +257,9 @@ func TestReadsSlowly(t *testing.T) {
 	})
 }
 
-// TestBothBlocked: two that both write more than fits, and read, do not wait
+// TestE06BothBlocked: two that both write more than fits, and read, do not wait
 // for each other, though each has pings to answer.
-func TestBothBlocked(t *testing.T) {
+func TestE06BothBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n1, err := NewNode(Config{})
 		if err != nil {
@@ -310,8 +310,8 @@ func TestBothBlocked(t *testing.T) {
 
 func (c *Conn) ping2() { c.write(func() error { return c.ping() }) }
 
-// TestSlowAdmission: a listener waits 10 s for all of it.
-func TestSlowAdmission(t *testing.T) {
+// TestW18SlowAdmission: a listener waits 10 s for all of it.
+func TestW18SlowAdmission(t *testing.T) {
 	for _, how := range []string{"silent", "no join", "slow lines"} {
 		t.Run(how, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -379,8 +379,8 @@ func TestHandlerError(t *testing.T) {
 	})
 }
 
-// TestGate: who has to go.
-func TestGate(t *testing.T) {
+// TestR01Gate: who has to go.
+func TestR01Gate(t *testing.T) {
 	g := newGate(4, 3)
 	enter := func(addr string, started bool) *visit {
 		t.Helper()

@@ -172,7 +172,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestVersion(t *testing.T) {
+func TestW13Version(t *testing.T) {
 	for _, tt := range []struct {
 		version   string
 		ok, newer bool
@@ -202,8 +202,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestStates goes through all pairs of a state and a verb.
-func TestStates(t *testing.T) {
+// TestW03States goes through all pairs of a state and a verb.
+func TestW03States(t *testing.T) {
 	next := map[string]state{
 		"hello": stateJoin, "join": stateOpen, // each in its own state only
 		"error": stateClosed, "bye": stateClosed,
@@ -239,9 +239,9 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestLineLimits: a line may have exactly its limit of bytes, the LF included,
+// TestW01LineLimits: a line may have exactly its limit of bytes, the LF included,
 // and one byte more is refused, whether the LF comes or not.
-func TestLineLimits(t *testing.T) {
+func TestW01LineLimits(t *testing.T) {
 	var ranges []string
 	for i := range 4000 {
 		ranges = append(ranges, fmt.Sprint(2*i+100))
@@ -291,8 +291,8 @@ func TestLineLimits(t *testing.T) {
 	}
 }
 
-// TestEndlessLine: nothing is kept of a line that does not end.
-func TestEndlessLine(t *testing.T) {
+// TestW01EndlessLine: nothing is kept of a line that does not end.
+func TestW01EndlessLine(t *testing.T) {
 	zeros := &endless{}
 	lr := newLineReader(zeros)
 	if _, err := lr.next(); !errors.As(err, new(*ProtocolError)) {
@@ -313,7 +313,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestBody(t *testing.T) {
+func TestW05Body(t *testing.T) {
 	const text = "data 0 0 5\nhello" + "data 0 5 6\nworld!" + "bye\n"
 	for _, reader := range []func(io.Reader) io.Reader{
 		func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.HalfReader, iotest.DataErrReader,
