@@ -108,6 +108,32 @@ type damagedError struct{ why error }
 
 func (e *damagedError) Error() string { return "state: damaged: " + e.why.Error() }
 
+// create makes an empty file, whole or not at all: what a full disk has left of
+// one would be taken for damage.
+func (s *Store) create() error {
+	tmp := fmt.Sprintf("%s.new-%d", s.Path(), os.Getpid())
+	db, err := bbolt.Open(tmp, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	if err == nil {
+		err = db.Close()
+	}
+	if err == nil {
+		if err = os.Link(tmp, s.Path()); err != nil { // there is an empty one, or links are not to be had
+			if fi, serr := os.Stat(s.Path()); serr != nil || fi.Size() == 0 {
+				err = os.Rename(tmp, s.Path())
+			} else {
+				err = nil // another process was faster
+			}
+		}
+	}
+	if rerr := os.Remove(tmp); err == nil && !errors.Is(rerr, fs.ErrNotExist) {
+		err = rerr
+	}
+	if err != nil {
+		return fmt.Errorf("state: create %s: %w", s.Path(), err)
+	}
+	return nil
+}
+
 func (s *Store) attempt(readOnly bool, f func(*bbolt.DB) error) (err error) {
 	// bbolt reads a memory map. In a damaged file it follows page numbers to
 	// nowhere: it panics, or touches memory behind the end of the file.
@@ -120,6 +146,17 @@ func (s *Store) attempt(readOnly bool, f func(*bbolt.DB) error) (err error) {
 		}
 	}()
 
+	if !readOnly {
+		if fi, err := os.Stat(s.Path()); err != nil || fi.Size() == 0 {
+			if err := s.create(); err != nil {
+				return err
+			}
+		}
+		// To write, bbolt reads the list of free pages before anybody can look at it.
+		if err := s.attempt(true, func(*bbolt.DB) error { return nil }); err != nil {
+			return err
+		}
+	}
 	db, err := bbolt.Open(s.Path(), 0o600, &bbolt.Options{
 		ReadOnly:     readOnly,
 		Timeout:      lockTimeout,
@@ -137,9 +174,11 @@ func (s *Store) attempt(readOnly bool, f func(*bbolt.DB) error) (err error) {
 		}
 		return &damagedError{err}
 	}
-	if err = db.View(checkGraph); err != nil {
-		_ = db.Close() // nothing was written
-		return &damagedError{err}
+	if readOnly {
+		if err = db.View(checkGraph); err != nil {
+			_ = db.Close() // nothing was written
+			return &damagedError{err}
+		}
 	}
 	err = f(db)
 	if cerr := db.Close(); err == nil && cerr != nil {

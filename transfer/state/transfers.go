@@ -16,22 +16,29 @@ type Transfer struct {
 	Root    string    `json:"root"`
 	Size    int64     `json:"size"` // bytes
 	Started time.Time `json:"started"`
+	Made    string    `json:"made,omitempty"` // the topmost folder that was made for it; "": none
 }
 
 // maxTransfers bounds the list; the oldest are forgotten. What they left on
 // the disk stays, and resume with the folder's name finds it.
 const maxTransfers = 1000
 
-// Add puts t on the list, in the place of an earlier one with the same part.
+// Add puts t on the list, in the place of an earlier one with the same part. If
+// that is of the same share, the get goes on: when it began, and what was made for
+// it, is what the earlier one says.
 func (s *Store) Add(t Transfer) error {
-	v, err := json.Marshal(t)
-	if err != nil {
-		return fmt.Errorf("state: %w", err)
-	}
 	return s.update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(bucketTransfers)
 		if err != nil {
 			return err
+		}
+		var old Transfer
+		if v := b.Get([]byte(t.Part)); v != nil && json.Unmarshal(v, &old) == nil && old.Root == t.Root {
+			t.Started, t.Made = old.Started, old.Made
+		}
+		v, err := json.Marshal(t)
+		if err != nil {
+			return fmt.Errorf("state: %w", err)
 		}
 		if err := b.Put([]byte(t.Part), v); err != nil {
 			return err
@@ -56,6 +63,15 @@ func (s *Store) Remove(part string) error {
 		}
 		return nil
 	})
+}
+
+// Move notes that a part has another place now.
+func (s *Store) Move(t Transfer, part, dest string) error {
+	if err := s.Remove(t.Part); err != nil {
+		return err
+	}
+	t.Part, t.Dest, t.Made = part, dest, ""
+	return s.Add(t)
 }
 
 // Transfers returns the list, oldest first.

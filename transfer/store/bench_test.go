@@ -18,6 +18,13 @@ import (
 // it writes. One size is a share that is a file.
 func fakeManifest(t testing.TB, chunkSize int, sizes ...int64) *manifest.Manifest {
 	t.Helper()
+	return fakeTree(t, chunkSize, 100, 1, sizes...)
+}
+
+// fakeTree is fakeManifest with so many files in each of the lowest folders, which
+// lie in so many others.
+func fakeTree(t testing.TB, chunkSize, perDir, depth int, sizes ...int64) *manifest.Manifest {
+	t.Helper()
 	var entries, chunks strings.Builder
 	total, numEntries, numChunks := int64(0), 0, 0
 	cut := func(n int64) {
@@ -28,12 +35,21 @@ func fakeManifest(t testing.TB, chunkSize int, sizes ...int64) *manifest.Manifes
 	}
 	small, top := int64(0), "dir 0755 1700000000.000000000"
 	for i, n := range sizes {
-		name := fmt.Sprintf("d%06d/f%06d", i/100, i)
+		dir := ""
+		for level := range depth {
+			n := perDir // files in a folder of this level: 20 folders in each above the lowest
+			for range depth - 1 - level {
+				n *= 20
+			}
+			dir += fmt.Sprintf("d%06d/", i/n)
+			if len(sizes) > 1 && i%n == 0 {
+				numEntries++
+				fmt.Fprintf(&entries, "dir 0755 1700000000.000000000 %s\n", strings.TrimSuffix(dir, "/"))
+			}
+		}
+		name := fmt.Sprintf("%sf%06d", dir, i)
 		if len(sizes) == 1 {
 			name, top = "share", "file"
-		} else if i%100 == 0 {
-			numEntries++
-			fmt.Fprintf(&entries, "dir 0755 1700000000.000000000 d%06d\n", i/100)
 		}
 		numEntries++
 		fmt.Fprintf(&entries, "file 0644 1700000000.000000000 %d %s\n", n, name)
@@ -127,60 +143,69 @@ func BenchmarkWrite(b *testing.B) {
 // R06: many small files, from one goroutine and from two, as a get has them.
 func BenchmarkSmallFiles(b *testing.B) {
 	const n = 20_000
-	for _, workers := range []int{1, 2} {
-		for _, where := range []string{"disk", "shm"} {
-			b.Run(fmt.Sprintf("files=%d/workers=%d/%s", n, workers, where), func(b *testing.B) {
-				m := fakeManifest(b, 128<<10, smallSizes(n)...)
-				p := make([]byte, 128<<10)
-				rand.NewChaCha8([32]byte{}).Read(p)
-				b.SetBytes(m.Size())
-				b.ReportAllocs()
-				var write, finish float64
-				for b.Loop() {
-					b.StopTimer()
-					dir := b.TempDir()
-					if where == "shm" {
-						var err error
-						if dir, err = os.MkdirTemp("/dev/shm", "shoal"); err != nil {
-							b.Skip(err)
-						}
-					}
-					b.StartTimer()
-					st := openAt(b, openFolder(b, dir), m)
-					done := make(chan error, workers)
-					before := b.Elapsed()
-					for w := range workers {
-						go func() {
-							for i := w; i < m.NumChunks(); i += workers {
-								if err := st.Write(i, p[:m.ChunkLen(i)]); err != nil {
-									done <- err
-									return
-								}
-							}
-							done <- nil
-						}()
-					}
-					for range workers {
-						if err := <-done; err != nil {
-							b.Fatal(err)
-						}
-					}
-					written := b.Elapsed()
-					if err := st.Finish(context.Background()); err != nil {
-						b.Fatal(err)
-					}
-					write += (written - before).Seconds()
-					finish += (b.Elapsed() - written).Seconds()
-					b.StopTimer()
-					if err := os.RemoveAll(dir); err != nil {
-						b.Fatal(err)
-					}
-					b.StartTimer()
-				}
-				b.ReportMetric(write/float64(b.N), "write-s/op")
-				b.ReportMetric(finish/float64(b.N), "finish-s/op")
-			})
+	for _, tree := range []struct {
+		name          string
+		perDir, depth int
+	}{{"flat", 100, 1}, {"deep", 5, 3}} {
+		for _, workers := range []int{1, 2} {
+			smallFiles(b, fmt.Sprintf("files=%d/%s/workers=%d", n, tree.name, workers), workers,
+				fakeTree(b, 128<<10, tree.perDir, tree.depth, smallSizes(n)...))
 		}
+	}
+}
+
+func smallFiles(b *testing.B, name string, workers int, m *manifest.Manifest) {
+	for _, where := range []string{"disk", "shm"} {
+		b.Run(name+"/"+where, func(b *testing.B) {
+			p := make([]byte, 128<<10)
+			rand.NewChaCha8([32]byte{}).Read(p)
+			b.SetBytes(m.Size())
+			b.ReportAllocs()
+			var write, finish float64
+			for b.Loop() {
+				b.StopTimer()
+				dir := b.TempDir()
+				if where == "shm" {
+					var err error
+					if dir, err = os.MkdirTemp("/dev/shm", "shoal"); err != nil {
+						b.Skip(err)
+					}
+				}
+				b.StartTimer()
+				st := openAt(b, openFolder(b, dir), m)
+				done := make(chan error, workers)
+				before := b.Elapsed()
+				for w := range workers {
+					go func() {
+						for i := w; i < m.NumChunks(); i += workers {
+							if err := st.Write(i, p[:m.ChunkLen(i)]); err != nil {
+								done <- err
+								return
+							}
+						}
+						done <- nil
+					}()
+				}
+				for range workers {
+					if err := <-done; err != nil {
+						b.Fatal(err)
+					}
+				}
+				written := b.Elapsed()
+				if err := st.Finish(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+				write += (written - before).Seconds()
+				finish += (b.Elapsed() - written).Seconds()
+				b.StopTimer()
+				if err := os.RemoveAll(dir); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(write/float64(b.N), "write-s/op")
+			b.ReportMetric(finish/float64(b.N), "finish-s/op")
+		})
 	}
 }
 
@@ -243,6 +268,7 @@ func BenchmarkOpenResume(b *testing.B) {
 			if err := st.Close(); err != nil {
 				b.Fatal(err)
 			}
+			b.SetBytes(m.Size())
 			b.ReportAllocs()
 			for b.Loop() {
 				st := openAt(b, bigDisk{openFolder(b, dir)}, m)

@@ -36,6 +36,9 @@ type Disk interface {
 	Create(name string, p []byte, mode fs.FileMode, mtime time.Time) error
 	// Rename never replaces: if newname is there, the error is fs.ErrExist.
 	Rename(oldname, newname string) error
+	// Exchange swaps what two names stand for, in one step. Where that cannot be
+	// done, the error is errors.ErrUnsupported.
+	Exchange(a, b string) error
 	// Replace renames a file; a file that has the name goes in the same step.
 	Replace(oldname, newname string) error
 	Remove(name string) error
@@ -50,8 +53,8 @@ type Disk interface {
 	// Free returns the bytes that may still be written, and the files and
 	// directories that may be made; -1: not known.
 	Free() (size, files int64)
-	// BootID names the time since the machine was started: what was written
-	// in the same boot is there even if it was never flushed.
+	// BootID names the time since the machine was started, and the disk mounted:
+	// what was written since is there even if it was never flushed.
 	BootID() string
 	// Lock takes the lock file name for this process, or returns a
 	// *LockedError at once.

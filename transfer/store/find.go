@@ -56,7 +56,9 @@ func look(d Disk, final, part string) (p Part, err error) {
 		return p, errors.Join(err, errNotDir)
 	}
 	if _, err := d.Lstat(part + "/" + dataName); errors.Is(err, fs.ErrNotExist) {
-		return p, err // finished, or not begun
+		if _, rerr := d.Lstat(part + "/" + replaceName); rerr != nil {
+			return p, err // finished, or not begun
+		}
 	}
 	text, err := readFile(d, part+"/"+manifestName, manifest.MaxText)
 	if err != nil {

@@ -20,6 +20,9 @@ func dirMode(m fs.FileMode) fs.FileMode  { return m&0o777 | 0o700 }
 // selected chunks must have been written. If it is stopped at any point, it can
 // be done again.
 func (s *Store) Finish(ctx context.Context) error {
+	if s.placing {
+		return s.finishMerge()
+	}
 	if err := s.settleAll(ctx); err != nil {
 		return err
 	}
@@ -38,22 +41,48 @@ func (s *Store) Finish(ctx context.Context) error {
 		s.taint(err)
 		return s.diskError("flush", data, err)
 	}
+	if s.o.Merge != nil {
+		if err := s.place(placingName, []byte("all is fetched; names are being given\n")); err != nil {
+			return err
+		}
+		return s.finishMerge()
+	}
 	s.closeFiles()
-	if err := s.d.Rename(data, s.o.Final); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s %w; what was fetched is kept in %s",
-				quote(filepath.Join(s.d.Path(), s.o.Final)), ErrExists, quote(filepath.Join(s.d.Path(), s.part)))
-		}
-		return s.diskError("rename", data, err)
+	if s.replace != nil {
+		err = s.swap()
+	} else {
+		err = s.rename()
 	}
-	for _, dir := range []string{".", s.part} {
-		if err := s.ignoreUnsupported(s.d.Sync(dir)); err != nil {
-			return s.diskError("flush", "", err)
-		}
+	if err == nil {
+		err = s.leave()
 	}
-	s.removePart()
+	if err != nil {
+		return err
+	}
 	s.closed = true
 	return errors.Join(s.unlock(), s.d.Close())
+}
+
+// finishMerge is Finish from where everything is flushed, if the final name is
+// there already.
+func (s *Store) finishMerge() (err error) {
+	s.closeFiles()
+	if s.placed, err = s.merge(); err != nil {
+		return err
+	}
+	s.closed = true
+	return errors.Join(s.unlock(), s.d.Close())
+}
+
+// rename gives the finished share its name, if nobody else has it.
+func (s *Store) rename() error {
+	data := s.in(dataName)
+	err := s.d.Rename(data, s.o.Final)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s %w; what was fetched is kept in %s",
+			quote(filepath.Join(s.d.Path(), s.o.Final)), ErrExists, quote(filepath.Join(s.d.Path(), s.part)))
+	}
+	return s.diskError("rename", data, err)
 }
 
 // flushAll flushes the share, whatever was flushed before.
@@ -167,7 +196,7 @@ func (s *Store) link(e int) error {
 // removePart removes what the part consists of besides the data. What else
 // somebody put there stays, and the folder with it.
 func (s *Store) removePart() {
-	for _, name := range []string{journalName, requestName, manifestName, lockName} {
+	for _, name := range []string{journalName, mergeName, placingName, requestName, manifestName, replaceName, lockName} {
 		if name != lockName {
 			_ = s.d.Remove(s.in(name + ".new"))
 		}

@@ -105,6 +105,8 @@ type replayed struct {
 	doubt   *chunk.Bitfield // those of have that were kept from an earlier boot and not hashed
 	count   int             // records that count
 	covered int             // records that the last barrier covers
+	tainted bool            // a flush failed
+	more    bool            // something stands behind the last record that counts
 }
 
 // replay reads the records behind a header.
@@ -117,19 +119,19 @@ func replay(p []byte, id *[idLen]byte, num int) replayed {
 	for ; len(p) >= recordLen; p = p[recordLen:] {
 		kind, n := p[0], binary.LittleEndian.Uint32(p[4:])
 		putRecord(want[:], kind, n, uint32(r.count), id)
-		if !bytes.Equal(p[:recordLen], want[:]) {
-			return r
-		}
 		i := int(n)
 		switch kind {
 		case recWritten, recKept, recHashed, recDropped:
-			if i >= num {
-				return r
-			}
+			r.more = i >= num
 		case recBarrier:
-			if i > r.count {
-				return r
-			}
+			r.more = i > r.count
+		case recTaint:
+		default:
+			r.more = true
+		}
+		if r.more || !bytes.Equal(p[:recordLen], want[:]) {
+			r.more = len(bytes.TrimLeft(p, "\x00")) > 0
+			return r
 		}
 		switch kind {
 		case recWritten, recKept:
@@ -162,9 +164,7 @@ func replay(p []byte, id *[idLen]byte, num int) replayed {
 				r.flushed.Clear(int(w.i)) // an earlier record of it is older than its bytes
 				r.doubt.Clear(int(w.i))
 			}
-			pending = nil
-		default:
-			return r
+			pending, r.tainted = nil, true
 		}
 		r.count++
 	}

@@ -3,7 +3,9 @@ package store
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -19,16 +21,18 @@ type Origin struct {
 
 	mu     sync.Mutex // guards everything below and the files' fields; not held over I/O
 	hashed *chunk.Bitfield
-	open   int
-	clock  uint64
+	open   []*originFile // those that are open, which of the small ones none is
 }
+
+// smallOrigin is the size in bytes up to which a file is opened for each read:
+// most of these are read once, in one go.
+const smallOrigin = 64 << 10
 
 type originFile struct {
 	path string
 	stat manifest.Stat
 	f    *os.File
 	refs int
-	used uint64
 }
 
 // NewOrigin returns an Origin for the files of src.
@@ -50,6 +54,17 @@ func NewOrigin(m *manifest.Manifest, src *manifest.Source) *Origin {
 // ReadAt fills p with the bytes at off of chunk i, or returns a
 // *manifest.ChangedError.
 func (o *Origin) ReadAt(i, off int, p []byte) error {
+	err := o.readAt(i, off, p)
+	if err != nil {
+		// By now others may have the names of the files: they are opened anew.
+		o.mu.Lock()
+		o.evict()
+		o.mu.Unlock()
+	}
+	return err
+}
+
+func (o *Origin) readAt(i, off int, p []byte) error {
 	for range 3 { // a file may be touched while it is hashed
 		o.mu.Lock()
 		sure := o.hashed.Has(i)
@@ -144,23 +159,24 @@ func (o *Origin) read(i, off int, p []byte) (changed bool, err error) {
 
 func (o *Origin) readFile(entry int, p []byte, off int64) (changed bool, err error) {
 	file := &o.files[entry]
-	f, err := o.use(file)
-	if err != nil {
-		return false, &manifest.ChangedError{Path: file.path, Why: (&DiskError{Op: "open", Path: file.path, Err: err}).Error()}
+	var now manifest.Stat
+	if o.m.Entries()[entry].Size <= smallOrigin {
+		now, err = manifest.ReadFileAt(file.path, p, off)
+	} else {
+		now, err = o.readLarge(file, p, off)
 	}
-	defer o.unuse(file)
-	if n, err := f.ReadAt(p, off); n < len(p) {
-		if err == nil || errors.Is(err, io.EOF) {
-			return false, &manifest.ChangedError{Path: file.path, Why: "it is shorter than it was"}
-		}
+	var open *fs.PathError
+	var other *manifest.ChangedError
+	switch {
+	case errors.As(err, &other):
+		return false, other
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return false, &manifest.ChangedError{Path: file.path, Why: "it is shorter than it was"}
+	case errors.As(err, &open) && open.Op == "open", errors.Is(err, errNotFile):
+		return false, &manifest.ChangedError{Path: file.path, Why: (&DiskError{Op: "open", Path: file.path, Err: err}).Error()}
+	case err != nil:
 		return false, &DiskError{Op: "read", Path: file.path, Err: err}
 	}
-	// After the read, so that a write that came before it shows.
-	fi, err := f.Stat()
-	if err != nil {
-		return false, &DiskError{Op: "look at", Path: file.path, Err: err}
-	}
-	now := manifest.StatOf(fi)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now == file.stat {
@@ -174,17 +190,32 @@ func (o *Origin) readFile(entry int, p []byte, off int64) (changed bool, err err
 	return true, nil
 }
 
+func (o *Origin) readLarge(file *originFile, p []byte, off int64) (now manifest.Stat, err error) {
+	f, err := o.use(file)
+	if err != nil {
+		return now, err
+	}
+	defer o.unuse(file)
+	if err := readFull(f, p, off); err != nil {
+		return now, err
+	}
+	// After the read, so that a write that came before it shows.
+	fi, err := f.Stat()
+	if err != nil {
+		return now, err
+	}
+	return manifest.StatOf(fi), nil
+}
+
 // use opens a file without ever waiting for a pipe, or finds it open.
 func (o *Origin) use(file *originFile) (*os.File, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.clock++
-	file.used = o.clock
 	if file.f != nil {
 		file.refs++
 		return file.f, nil
 	}
-	if o.open >= maxOpen {
+	if len(o.open) >= maxOpen {
 		o.evict()
 	}
 	f, err := os.OpenFile(file.path, os.O_RDONLY|openFlags, 0)
@@ -195,19 +226,20 @@ func (o *Origin) use(file *originFile) (*os.File, error) {
 		return nil, errors.Join(err, f.Close(), errNotFile)
 	}
 	file.f, file.refs = f, 1
-	o.open++
+	o.open = append(o.open, file)
 	return f, nil
 }
 
 // evict closes the open files that nobody reads. Called with mu held.
 func (o *Origin) evict() {
-	for e := range o.files {
-		if file := &o.files[e]; file.f != nil && file.refs == 0 {
-			_ = file.f.Close() // only read from
-			file.f = nil
-			o.open--
+	o.open = slices.DeleteFunc(o.open, func(file *originFile) bool {
+		if file.refs > 0 {
+			return false
 		}
-	}
+		_ = file.f.Close() // only read from
+		file.f = nil
+		return true
+	})
 }
 
 func (o *Origin) unuse(file *originFile) {

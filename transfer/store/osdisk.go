@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/shoal-p2p/shoal/manifest"
@@ -34,18 +33,23 @@ type OSDisk struct {
 	self *os.File // the folder, to flush its file system: it hears of all errors since it was opened
 
 	// Handles of the directories that were used last, so that a file deep in
-	// a tree does not cost a walk from the top each time. mu is held to read
-	// while one is in use, so that none is closed meanwhile.
-	mu    sync.RWMutex
+	// a tree does not cost a walk from the top each time. mu is never held over
+	// a system call: two writers would wait for each other in a tree of small folders.
+	mu    sync.Mutex
 	dirs  map[string]*dirHandle
-	clock atomic.Uint64
+	clock uint64
+	gen   uint64 // how often something was forgotten
 }
 
-// A dirHandle is a directory that is open.
+// A dirHandle is a directory that is open. The disk's mu guards refs, used and kept.
 type dirHandle struct {
 	root *os.Root
-	file *os.File      // the same, for calls that os.Root does not have; nil where there are none
-	used atomic.Uint64 // OSDisk.clock then
+	once sync.Once
+	file *os.File // the same, for calls that os.Root does not have; nil until fd has run, and where there are none
+	err  error
+	refs int
+	used uint64 // OSDisk.clock then
+	kept bool   // it is in OSDisk.dirs; else the last who uses it closes it
 }
 
 func (h *dirHandle) close() {
@@ -81,8 +85,8 @@ func (d *OSDisk) Path() string { return d.path }
 // Close implements Disk.
 func (d *OSDisk) Close() error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.forget("")
+	d.mu.Unlock()
 	return errors.Join(d.self.Close(), d.root.Close())
 }
 
@@ -93,20 +97,36 @@ func (d *OSDisk) Forget() {
 	d.forget("")
 }
 
-// forget closes the cached handles of a directory and of all that is in it; all
-// for "". Called with mu held to write.
+// forget drops the cached handles of a directory and of all that is in it; all
+// for "". Called with mu held.
 func (d *OSDisk) forget(name string) {
+	d.gen++
 	for k, h := range d.dirs {
 		if name == "" || k == name || strings.HasPrefix(k, name+"/") {
-			h.close()
-			delete(d.dirs, k)
+			d.drop(k, h)
 		}
+	}
+}
+
+// drop takes a handle out of the cache. Called with mu held.
+func (d *OSDisk) drop(dir string, h *dirHandle) {
+	delete(d.dirs, dir)
+	h.kept = false
+	if h.refs == 0 {
+		h.close()
 	}
 }
 
 // in calls f with the directory that name lies in, and its last component.
 func (d *OSDisk) in(name string, f func(dir *os.Root, base string) error) error {
 	return d.inHandle(name, func(h *dirHandle, base string) error { return f(h.root, base) })
+}
+
+// inBoth is in for two names at once.
+func (d *OSDisk) inBoth(oldname, newname string, f func(from *os.Root, oldbase string, to *os.Root, newbase string) error) error {
+	return d.in(oldname, func(from *os.Root, oldbase string) error {
+		return d.in(newname, func(to *os.Root, newbase string) error { return f(from, oldbase, to, newbase) })
+	})
 }
 
 func (d *OSDisk) inHandle(name string, f func(dir *dirHandle, base string) error) error {
@@ -124,71 +144,93 @@ func (d *OSDisk) inHandle(name string, f func(dir *dirHandle, base string) error
 	if base == "." || base == "" || base == ".." || strings.HasPrefix(name, "/") {
 		return fmt.Errorf("store: internal error: the name %q", name)
 	}
-	if dir == "" {
-		return f(&dirHandle{root: d.root, file: d.self}, base)
-	}
-	for range 100 { // it may be pushed out again before it is used
-		d.mu.RLock()
-		if h := d.dirs[dir]; h != nil {
-			h.used.Store(d.clock.Add(1))
-			err := f(h, base)
-			d.mu.RUnlock()
-			return err
-		}
-		d.mu.RUnlock()
-		if err := d.open(dir); err != nil {
-			return err
-		}
-	}
-	return errors.New("too many directories in use at once")
-}
-
-// open puts a handle of a directory into d.dirs. It walks down from the nearest
-// directory that is open, one component at a time, and no component may be a
-// symbolic link: os.Root follows those that stay inside.
-func (d *OSDisk) open(dir string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.dirs[dir] != nil {
-		return nil
-	}
-	at, done := d.root, 0 // dir[:done] is open as at
-	for end := len(dir); end > 0; end = strings.LastIndexByte(dir[:end], '/') {
-		if h := d.dirs[dir[:end]]; h != nil {
-			at, done = h.root, end+1
-			break
-		}
-	}
-	var own *os.Root // at, if it is to be closed
-	for rest := dir[done:]; rest != ""; {
-		base, tail, _ := strings.Cut(rest, "/")
-		next, err := openDir(at, base)
-		if own != nil {
-			_ = own.Close() // only walked through
-		}
-		if err != nil {
-			return err
-		}
-		at, own, rest = next, next, tail
-	}
-	h := &dirHandle{root: at}
-	h.used.Store(d.clock.Add(1))
-	if err := h.prepare(); err != nil {
-		_ = at.Close() // not used
+	h, err := d.use(dir)
+	if err != nil {
 		return err
 	}
-	if len(d.dirs) >= maxDirs {
-		oldest := ""
-		for k, h := range d.dirs {
-			if oldest == "" || h.used.Load() < d.dirs[oldest].used.Load() {
-				oldest = k
+	defer d.unuse(h)
+	return f(h, base)
+}
+
+// use opens a directory, or finds it open; unuse must follow. It begins at the
+// nearest directory above that is open, and no component may be a symbolic link:
+// os.Root follows those that stay inside.
+func (d *OSDisk) use(dir string) (*dirHandle, error) {
+	if dir == "" {
+		return &dirHandle{root: d.root, file: d.self, kept: true}, nil
+	}
+	d.mu.Lock()
+	h, gen := d.dirs[dir], d.gen
+	if h != nil {
+		d.touch(h)
+	} else { // what lies above is of more use than what lies beside
+		for end := strings.LastIndexByte(dir, '/'); end > 0; end = strings.LastIndexByte(dir[:end], '/') {
+			if above := d.dirs[dir[:end]]; above != nil {
+				d.clock++
+				above.used = d.clock
 			}
 		}
-		d.dirs[oldest].close()
-		delete(d.dirs, oldest)
 	}
-	d.dirs[dir] = h
-	return nil
+	d.mu.Unlock()
+	if h != nil {
+		return h, nil
+	}
+
+	up, base := path.Split(dir)
+	above, err := d.use(strings.TrimSuffix(up, "/"))
+	if err != nil {
+		return nil, err
+	}
+	root, err := openDir(above.root, base)
+	d.unuse(above)
+	if err != nil {
+		return nil, err
+	}
+	h = &dirHandle{root: root}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch other := d.dirs[dir]; {
+	case other != nil: // somebody else was faster
+		h.close()
+		h = other
+	case d.gen == gen: // else the name may stand for something else now
+		d.dirs[dir], h.kept = h, true
+	}
+	d.touch(h)
+	for len(d.dirs) > maxDirs && d.evict() {
+	}
+	return h, nil
+}
+
+// touch notes that h is used by one more. Called with mu held.
+func (d *OSDisk) touch(h *dirHandle) {
+	d.clock++
+	h.used = d.clock
+	h.refs++
+}
+
+// evict drops the handle that was not used for longest, and reports whether there
+// was one that nobody uses now. Called with mu held.
+func (d *OSDisk) evict() bool {
+	oldest := ""
+	for k, h := range d.dirs {
+		if h.refs == 0 && (oldest == "" || h.used < d.dirs[oldest].used) {
+			oldest = k
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	d.drop(oldest, d.dirs[oldest])
+	return true
+}
+
+func (d *OSDisk) unuse(h *dirHandle) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h.refs--; h.refs == 0 && !h.kept {
+		h.close()
+	}
 }
 
 // openDir opens a directory in another, if it is one and no link to one.
@@ -309,10 +351,8 @@ func (d *OSDisk) Create(name string, p []byte, mode fs.FileMode, mtime time.Time
 
 // Rename implements Disk.
 func (d *OSDisk) Rename(oldname, newname string) error {
-	err := d.in(oldname, func(from *os.Root, oldbase string) error {
-		return d.in(newname, func(to *os.Root, newbase string) error {
-			return renameNew(from, oldbase, to, newbase, func() error { return d.renameSlow(oldname, newname, to, newbase) })
-		})
+	err := d.inBoth(oldname, newname, func(from *os.Root, oldbase string, to *os.Root, newbase string) error {
+		return renameNew(from, oldbase, to, newbase, func() error { return d.renameSlow(oldname, newname, to, newbase) })
 	})
 	if err == nil {
 		d.mu.Lock()
@@ -342,12 +382,28 @@ func (d *OSDisk) renameSlow(oldname, newname string, to *os.Root, newbase string
 	return d.root.Rename(oldname, newname)
 }
 
+// Exchange implements Disk.
+func (d *OSDisk) Exchange(a, b string) error {
+	err := d.in(a, func(adir *os.Root, abase string) error {
+		return d.in(b, func(bdir *os.Root, bbase string) error { return exchange(adir, abase, bdir, bbase) })
+	})
+	if err == nil {
+		d.mu.Lock()
+		d.forget(a)
+		d.forget(b)
+		d.mu.Unlock()
+	}
+	return err
+}
+
 // Replace implements Disk.
 func (d *OSDisk) Replace(oldname, newname string) error {
-	if path.Dir(oldname) != path.Dir(newname) {
-		return fmt.Errorf("store: internal error: replace %q by %q", newname, oldname)
-	}
-	return d.in(oldname, func(dir *os.Root, oldbase string) error { return dir.Rename(oldbase, path.Base(newname)) })
+	return d.inBoth(oldname, newname, func(from *os.Root, oldbase string, to *os.Root, newbase string) error {
+		if path.Dir(oldname) == path.Dir(newname) {
+			return from.Rename(oldbase, newbase)
+		}
+		return renameOver(from, oldbase, to, newbase, func() error { return d.root.Rename(oldname, newname) })
+	})
 }
 
 // Remove implements Disk.
@@ -388,7 +444,7 @@ func (d *OSDisk) SyncAll() error { return syncAll(d.self) }
 func (d *OSDisk) Free() (size, files int64) { return free(d.self) }
 
 // BootID implements Disk.
-func (d *OSDisk) BootID() string { return bootID() }
+func (d *OSDisk) BootID() string { return bootID(d.self) }
 
 // Lock implements Disk.
 func (d *OSDisk) Lock(name string) (unlock func() error, err error) {
@@ -400,7 +456,12 @@ func (d *OSDisk) Lock(name string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
+	err = lockFile(f)
+	for try := 0; errors.Is(err, errLocked) && try < 4; try++ { // Running may have it, for a moment
+		time.Sleep(10 * time.Millisecond)
+		err = lockFile(f)
+	}
+	if err != nil {
 		owner := make([]byte, 200)
 		n, _ := f.ReadAt(owner, 0)
 		_ = f.Close()
@@ -416,6 +477,9 @@ func (d *OSDisk) Lock(name string) (unlock func() error, err error) {
 			li, err := dir.Lstat(base)
 			if err == nil && !li.Mode().IsRegular() {
 				return errNotFile
+			}
+			if err == nil && nlink(fi) > 1 { // what is written to it would show under the other name
+				return errLinked
 			}
 			if err == nil && !os.SameFile(li, fi) {
 				err = &LockedError{Path: filepath.Join(d.path, filepath.FromSlash(path.Dir(name)))}

@@ -11,9 +11,6 @@ import (
 
 const openFlags = 0
 
-// prepare has nothing to open: create does with os.Root.
-func (h *dirHandle) prepare() error { return nil }
-
 func create(dir *dirHandle, base string, p []byte, mode fs.FileMode, mtime time.Time) error {
 	of, err := dir.root.OpenFile(base, os.O_RDWR|os.O_CREATE|os.O_EXCL|openFlags, 0o600)
 	if err != nil {
@@ -42,4 +39,4 @@ func syncAll(*os.File) error { return errors.ErrUnsupported }
 
 // bootID is only known on Linux. Elsewhere no two runs are taken for the same
 // boot, so what an earlier run has left is hashed again in the background.
-func bootID() string { return "" }
+func bootID(*os.File) string { return "" }

@@ -59,3 +59,21 @@ func syncName(dir *os.Root, base string) error {
 	defer f.Close()
 	return f.Sync()
 }
+
+// renameOver renames a file, and takes the place of one that has the name.
+func renameOver(from *os.Root, oldbase string, to *os.Root, newbase string, _ func() error) error {
+	a, err := from.Open(".")
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	b, err := to.Open(".")
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := unix.Renameat(int(a.Fd()), oldbase, int(b.Fd()), newbase); err != nil {
+		return &os.LinkError{Op: "rename", Old: oldbase, New: newbase, Err: err}
+	}
+	return nil
+}

@@ -51,3 +51,5 @@ func chtimes(f *os.File, t time.Time) error {
 	ft := windows.NsecToFiletime(t.UnixNano())
 	return os.NewSyscallError("SetFileTime", windows.SetFileTime(windows.Handle(f.Fd()), nil, nil, &ft))
 }
+
+func renameOver(_ *os.Root, _ string, _ *os.Root, _ string, slow func() error) error { return slow() }

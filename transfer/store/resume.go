@@ -30,6 +30,14 @@ func (s *Store) open(ctx context.Context, fresh bool) error {
 	if err := s.place(requestName, s.o.Request); err != nil {
 		return err
 	}
+	if placing, err := s.openMerge(); placing || err != nil {
+		return err
+	}
+	if s.o.Replace {
+		if err := s.beginReplacement(); err != nil {
+			return err
+		}
+	}
 	if !fresh {
 		if err := s.look(); err != nil {
 			return err
@@ -77,7 +85,7 @@ func (s *Store) ours() error {
 	case err == nil && chunk.Sum(text) == s.m.Root():
 		return nil
 	case err == nil:
-		if _, perr := manifest.Parse(text); perr == nil {
+		if _, perr := manifest.Parse(text); perr == nil && !s.finished() { // else there is nothing of it
 			return fmt.Errorf("%s %w", quote(filepath.Join(s.d.Path(), s.part)), ErrOtherShare)
 		}
 		// It is damaged.
@@ -255,7 +263,7 @@ func (s *Store) claims() (c claims, err error) {
 	if err != nil {
 		return c, s.diskError("read", s.in(journalName), err)
 	}
-	if info.Size > maxJournal(n) {
+	if info.Size > maxJournal(n) || info.Nlink > 1 { // or what is appended would show under another name
 		return nothing, nil
 	}
 	p := make([]byte, info.Size)
@@ -286,6 +294,9 @@ func (s *Store) claims() (c claims, err error) {
 	}
 	c.flushed = common(c.trust, r.flushed)
 	c.check = r.have
+	if r.more && !r.tainted { // it is damaged: what it said may be there all the same
+		c.check.Fill()
+	}
 	for i := range each(c.trust) {
 		c.check.Clear(i)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -36,6 +37,9 @@ type Options struct {
 	Selection *manifest.Selection // nil: everything
 	Request   []byte              // kept in the part for Find
 	Recheck   bool                // hash what is there again
+	Merge     *Survey             // the final name is there, and this is what lies in it; Selection is its own
+	Replace   bool                // what is at the final name goes when the share is complete
+	KeepOld   bool                // or stays beside it
 	Warn      func(text string)   // nil: nobody
 }
 
@@ -44,7 +48,7 @@ type Options struct {
 // Finish and Close by one, when the others have returned from Write.
 //
 // Its code lies in resume.go (what an earlier run has left), layout.go (what is
-// made before the first chunk), write.go, barrier.go, finish.go, and journal.go.
+// made before the first chunk), write.go, barrier.go, finish.go, merge.go (a finish into what is there), and journal.go.
 type Store struct {
 	d      Disk
 	o      Options
@@ -75,6 +79,14 @@ type Store struct {
 	names   bool             // names were made that no flush of a file covers
 	evicted bool             // a dirty file was closed: its errors show only in SyncAll
 
+	cloned  atomic.Int64 // bytes that share their space with other files
+	refused atomic.Int32 // times in a row that the system would not do that
+	placing bool         // an earlier run was stopped while it gave the files their names
+	placed  *Placed      // by Finish, with Options.Merge
+
+	replace *replacement // what is replaced; nil: nothing
+	old     string       // the name under which it is kept
+
 	warnOnce sync.Once
 	closed   bool
 }
@@ -91,7 +103,9 @@ func Open(ctx context.Context, d Disk, o Options) (*Store, error) {
 	}
 	final := fmt.Errorf("%s %w", quote(filepath.Join(d.Path(), o.Final)), ErrExists)
 	_, err := d.Lstat(o.Final)
-	if err == nil && !s.finished() {
+	if o.Merge != nil {
+		err = fs.ErrNotExist // what is there was looked at
+	} else if err == nil && !o.Replace && !s.finished() && !s.replacing() {
 		return nil, final
 	} else if err == nil {
 		// Only the end of the end is missing.
@@ -107,7 +121,7 @@ func Open(ctx context.Context, d Disk, o Options) (*Store, error) {
 	} else if i, err := d.Lstat(s.part); err != nil || !i.Mode.IsDir() {
 		return nil, s.diskError("use", s.part, errors.Join(err, errNotDir))
 	}
-	if !fresh && !exists && s.foreign() {
+	if !fresh && (!exists || o.Replace) && !s.replacing() && s.foreign() {
 		return nil, fmt.Errorf("%s %w", quote(filepath.Join(d.Path(), s.part)), ErrNotPart)
 	}
 	if s.unlock, err = d.Lock(s.in(lockName)); err != nil {
@@ -121,8 +135,15 @@ func Open(ctx context.Context, d Disk, o Options) (*Store, error) {
 		}
 		return nil, err
 	}
-	if exists { // a run that was stopped between its last two steps
-		s.removePart()
+	if done, err := s.endReplacement(); err != nil {
+		return nil, errors.Join(err, s.unlock())
+	} else if done { // perhaps as another share: the caller looks
+		return nil, errors.Join(final, s.unlock())
+	}
+	if exists && !o.Replace { // a run that was stopped between its last two steps
+		if s.finished() {
+			s.removePart()
+		}
 		return nil, errors.Join(final, s.unlock())
 	}
 	if err := s.open(ctx, fresh); err != nil {
@@ -211,6 +232,14 @@ func (s *Store) Have() *chunk.Bitfield { return s.kept.Clone() }
 // hashed before Finish: tell Checked or Drop of each.
 func (s *Store) Doubtful() *chunk.Bitfield { return s.doubtful }
 
+// Placing reports whether everything was fetched by an earlier run that was
+// stopped while it gave the files their names: only Finish is left to be done.
+func (s *Store) Placing() bool { return s.placing }
+
+// Placed returns what Finish did to the files that were there; nil without
+// Options.Merge.
+func (s *Store) Placed() *Placed { return s.placed }
+
 // Kept returns how much was there when the store was opened.
 func (s *Store) Kept() (chunks int, bytes int64) {
 	for r := range s.kept.Ranges() {
@@ -266,7 +295,7 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	var err error
-	if s.journal != nil { // else Finish has flushed everything
+	if s.journal != nil && s.failed == nil { // else Finish has flushed everything, or it was said what failed
 		err = s.Barrier()
 	}
 	s.closeFiles()

@@ -208,7 +208,7 @@ func TestRehashedFilesGetModeAndTime(t *testing.T) {
 }
 
 // What somebody else did to a part must never be believed.
-func TestTamperedPart(t *testing.T) {
+func TestD12TamperedPart(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(t *testing.T, part string)
@@ -220,6 +220,20 @@ func TestTamperedPart(t *testing.T) {
 		}},
 		{"part gone", func(t *testing.T, part string) { must(t, os.RemoveAll(filepath.Join(part, "data"))) }},
 		{"part truncated", func(t *testing.T, part string) { must(t, os.Truncate(filepath.Join(part, "data/b/large"), 5)) }},
+		{"part extended", func(t *testing.T, part string) {
+			must(t, os.Truncate(filepath.Join(part, "data/b/large"), 400_000))
+			must(t, os.Truncate(filepath.Join(part, "data/a/half"), 80_000))
+		}},
+		{"file deleted", func(t *testing.T, part string) {
+			must(t, os.Remove(filepath.Join(part, "data/b/large")))
+			must(t, os.Remove(filepath.Join(part, "data/a/half")))
+		}},
+		{"files exchanged", func(t *testing.T, part string) {
+			a, b := filepath.Join(part, "data/a/third"), filepath.Join(part, "data/a/straddles")
+			must(t, os.Rename(a, a+".x"))
+			must(t, os.Rename(b, a))
+			must(t, os.Rename(a+".x", b))
+		}},
 		{"part swapped", func(t *testing.T, part string) {
 			must(t, os.WriteFile(filepath.Join(part, "x"), make([]byte, 300_000), 0o600))
 			must(t, os.Rename(filepath.Join(part, "x"), filepath.Join(part, "data/b/large")))
@@ -324,7 +338,7 @@ func TestNoSpace(t *testing.T) {
 
 // Every operation fails once, with each error: the store must say so or be
 // right, claim nothing false, and finish once the disk works again.
-func TestEveryOperationFails(t *testing.T) {
+func TestD03EveryOperationFails(t *testing.T) {
 	s := newShare(t)
 	whole := memdisk.New()
 	st, err := s.open(whole)
@@ -376,41 +390,6 @@ func (s *share) recovers(t testing.TB, d *memdisk.Disk, what string) (kept *chun
 	}
 	s.finished(t, d)
 	return kept
-}
-
-// After any operation the process may be killed, or the power cut.
-func TestCrashStates(t *testing.T) {
-	s := newShare(t)
-	d := memdisk.New()
-	st, err := s.open(d)
-	must(t, err)
-	written := map[int]int{} // operations done -> chunks that are recorded by then
-	for i := range s.m.NumChunks() {
-		must(t, st.Write(i, s.chunk(t, i)))
-		written[d.NumOps()] = i + 1
-		if i%2 == 1 {
-			must(t, st.Barrier())
-		}
-	}
-	must(t, st.Finish(context.Background()))
-	n, states, recorded := d.NumOps(), 0, 0
-	rnd := rand.New(rand.NewPCG(4, 2))
-	tries := 40
-	if testing.Short() {
-		tries = 4
-	}
-	for k := range n + 1 {
-		recorded = max(recorded, written[k])
-		if kept := s.recovers(t, d.Killed(k), fmt.Sprintf("killed after %d", k)); kept != nil && kept.Count() < recorded {
-			t.Fatalf("killed after %d: %d chunks kept, %d were recorded", k, kept.Count(), recorded)
-		}
-		states++
-		for try := range tries {
-			s.recovers(t, d.Crashed(k, rnd), fmt.Sprintf("power cut after %d, try %d", k, try))
-			states++
-		}
-	}
-	t.Logf("%d states after %d operations", states, n)
 }
 
 func TestOriginServesOnlyWhatWasHashed(t *testing.T) {

@@ -50,6 +50,29 @@ func (s *Store) Write(i int, p []byte) error {
 	return s.record(recWritten, uint32(i))
 }
 
+// WriteFrom is Write for bytes that were read at off from src, a file of any disk.
+// Where the file system can, both files then share their space. src may have
+// changed since: what comes to lie here is compared with p.
+func (s *Store) WriteFrom(i int, p []byte, src File, off int64) error {
+	for x := range s.m.Extents(i) {
+		if x.Len != len(p) || !s.large(x.Entry) || !s.selected(x.Entry) {
+			break
+		}
+		shared, err := s.cloneLarge(x, p, src, off)
+		if err != nil {
+			return s.diskError("write", s.data(x.Entry), err)
+		}
+		if !shared {
+			break
+		}
+		s.fmu.Lock()
+		s.markDirty(i)
+		s.fmu.Unlock()
+		return s.record(recWritten, uint32(i))
+	}
+	return s.Write(i, p)
+}
+
 // markDirty notes that the files of chunk i are to be flushed. fmu is held.
 func (s *Store) markDirty(i int) {
 	for x := range s.m.Extents(i) {

@@ -4,8 +4,10 @@
 package memdisk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -34,6 +36,8 @@ type Disk struct {
 	Fail func(n int, what, name string) error
 	// Space and Files are what Free returns.
 	Space, Files int64
+	// NoExchange makes it a file system that cannot exchange two names.
+	NoExchange bool
 }
 
 type inode struct {
@@ -54,6 +58,7 @@ const (
 	opMkdir
 	opSymlink
 	opRename
+	opExchange
 	opRemove
 	opMeta
 	opResize
@@ -61,6 +66,7 @@ const (
 	opSync
 	opSyncDir
 	opSyncAll
+	opRestart
 )
 
 type op struct {
@@ -101,11 +107,19 @@ func (d *Disk) Killed(n int) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := New()
-	c.boot = d.boot
 	for i, o := range d.ops[:n] {
 		c.apply(o, i)
 	}
 	return c
+}
+
+// Restart lets the machine start again, in order: nothing is lost, and nobody
+// holds a lock.
+func (d *Disk) Restart() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.apply(op{kind: opRestart}, len(d.ops))
+	d.locks = map[string]bool{}
 }
 
 // Crashed returns one of the folders that a power cut after operation n may
@@ -116,7 +130,6 @@ func (d *Disk) Crashed(n int, rnd *rand.Rand) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := New()
-	c.boot = d.boot + "'"
 	flushed := -1               // the last operation that made names durable
 	durable := map[uint64]int{} // for each inode, the last flush of its content
 	everything := -1
@@ -126,7 +139,7 @@ func (d *Disk) Crashed(n int, rnd *rand.Rand) *Disk {
 			durable[o.ino], flushed = i, i
 		case opSyncDir:
 			flushed = i
-		case opSyncAll:
+		case opSyncAll, opRestart:
 			everything, flushed = i, i
 		}
 	}
@@ -157,7 +170,15 @@ func (d *Disk) Crashed(n int, rnd *rand.Rand) *Disk {
 			}
 		}
 	}
+	c.apply(op{kind: opRestart}, n)
 	return c
+}
+
+// Flip changes bits of a byte without a trace, as a disk does that ages.
+func (d *Disk) Flip(name string, off int64, bits byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names[name].data[off] ^= bits
 }
 
 func (d *Disk) byIno(ino uint64) *inode {
@@ -179,6 +200,8 @@ func (d *Disk) apply(o op, at int) {
 		d.names[o.name] = n
 	}
 	switch o.kind {
+	case opRestart:
+		d.boot += "'"
 	case opCreate:
 		make(&inode{mode: 0o600})
 	case opMkdir:
@@ -198,6 +221,20 @@ func (d *Disk) apply(o op, at int) {
 				d.names[o.other] = n
 			}
 		}
+	case opExchange:
+		moved := map[string]*inode{}
+		for name, n := range d.names {
+			for a, b := range map[string]string{o.name: o.other, o.other: o.name} {
+				if rest, in := strings.CutPrefix(name, a); in && (rest == "" || rest[0] == '/') {
+					delete(d.names, name)
+					moved[b+rest] = n
+					if rest == "" {
+						n.ctime = now
+					}
+				}
+			}
+		}
+		maps.Copy(d.names, moved)
 	case opRemove:
 		delete(d.names, o.name)
 	case opMeta:
@@ -362,6 +399,21 @@ func (d *Disk) Rename(oldname, newname string) error {
 		return err
 	}
 	return d.do("rename", op{kind: opRename, name: oldname, other: newname})
+}
+
+// Exchange swaps two names.
+func (d *Disk) Exchange(a, b string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range []string{a, b} {
+		if d.names[name] == nil {
+			return &fs.PathError{Op: "exchange", Path: name, Err: fs.ErrNotExist}
+		}
+	}
+	if d.NoExchange {
+		return errors.ErrUnsupported
+	}
+	return d.do("exchange", op{kind: opExchange, name: a, other: b})
 }
 
 // Replace renames a file onto another.
