@@ -1,0 +1,7 @@
+//go:build !unix
+
+package reuse_test
+
+import "testing"
+
+func special(testing.TB, string) {}
