@@ -9,8 +9,9 @@ import (
 // What all peers together may be asked for: the chunks that come in askedTime,
 // and at least so many.
 const (
-	minAsked  = 12
-	askedTime = 700 * time.Millisecond
+	minAsked     = 12
+	minAskedSlow = 3 // under a limit
+	askedTime    = 700 * time.Millisecond
 )
 
 // In the endgame at most one in maxTwice chunks, and a few, are asked for twice:
@@ -20,17 +21,43 @@ const (
 	maxTwice = 400
 	minTwice = 1
 	maxMoved = 64
-	minMoved = 4
+	minMoved = 2
 )
 
 // stallLimit is how long a peer that was asked may send nothing before it is
 // dropped and dialled again.
 const stallLimit = 60 * time.Second
 
+// How long a peer that was asked may send nothing, beside some round trips: it may
+// have others to serve, or want to hold us up. What a quiet one owes keeps nobody
+// else from being asked; what a silent one owes is taken from it in the endgame.
+const (
+	quietTime  = 500 * time.Millisecond
+	silentTime = 3 * time.Second
+)
+
+// owesFor reports whether s was asked for something and has sent nothing for d, some
+// round trips, and the time in which it has sent some chunks until now; for 2d if it
+// never sent any. Called with the swarm's mu held.
+func (s *session) owesFor(d time.Duration, now time.Time) bool {
+	switch {
+	case s.inflight == 0:
+		return false
+	case s.overdue:
+		return true
+	}
+	if r := s.flow.usual(); r > 0 {
+		d += time.Duration(4 * float64(s.flow.chunkLen) / r * float64(time.Second))
+	} else {
+		d *= 2
+	}
+	return now.Sub(s.flow.last) > d+4*s.conn.RTT()
+}
+
 // refill asks for more if there is room for it. Called with the swarm's mu held.
 func (s *session) refill(now time.Time) {
 	f := s.sw.get
-	if f == nil || !s.started || s.stats.Banned || (s.has == nil && !s.seed) {
+	if f == nil || f.done == f.total || !s.started || s.stats.Banned || (s.has == nil && !s.seed) {
 		return
 	}
 	rtt := s.conn.RTT()
@@ -45,7 +72,7 @@ func (s *session) refill(now time.Time) {
 	if room < s.flow.chunkLen && (s.inflight > 0 || room <= 0) {
 		return
 	}
-	if s.inflight == 0 && !s.sw.mayStart(s) {
+	if s.inflight == 0 && !s.sw.mayStart(s, now) {
 		return
 	}
 	for room > 0 {
@@ -63,15 +90,26 @@ func (s *session) refill(now time.Time) {
 	}
 }
 
+// owe notes that s was asked for n bytes more, or owes so many less. Called with mu held.
+func (s *session) owe(n int) {
+	f := s.sw.get
+	before := s.inflight
+	s.inflight = max(s.inflight+n, 0)
+	f.inflight += s.inflight - before
+	switch {
+	case before == 0 && s.inflight > 0:
+		f.numActive++
+	case before > 0 && s.inflight == 0:
+		f.numActive--
+	}
+}
+
 // numActive returns how many peers were asked for something, or are about to be. Called with mu held.
 func (sw *swarm) numActive(s *session) int {
-	n := 0
-	for _, o := range sw.sessions {
-		if o.inflight > 0 || o == s {
-			n++
-		}
+	if s.inflight > 0 {
+		return sw.get.numActive
 	}
-	return n
+	return sw.get.numActive + 1
 }
 
 // room returns how many bytes more may be asked for, of s or whom else: what
@@ -79,23 +117,23 @@ func (sw *swarm) numActive(s *session) int {
 // serve others too, and be too late there for a better choice. Called with mu held.
 func (sw *swarm) room(s *session) int {
 	f := sw.get
-	asked := 0
-	for _, o := range sw.sessions {
-		asked += o.inflight
-	}
 	limit := max(minAsked*s.flow.chunkLen, int(f.meter.rate*askedTime.Seconds()))
 	if s.far() {
 		limit = max(limit, maxLines*farWindow)
 	}
-	return limit - asked
+	if most := sw.limits.down.limit(); most > 0 {
+		// More would only wait on the lines, and control lines behind it.
+		limit = min(limit, max(minAskedSlow*s.flow.chunkLen, int(most*askedTime.Seconds())))
+	}
+	return limit - f.inflight + f.quiet
 }
 
 // mayStart reports whether one more session may have chunks on their way: with
 // large chunks there are fewer buffers than peers. Called with mu held.
-func (sw *swarm) mayStart(s *session) bool {
+func (sw *swarm) mayStart(s *session, now time.Time) bool {
 	active := 0
 	for _, o := range sw.sessions {
-		if o != s && (o.inflight > 0 || o.buf != nil) {
+		if o != s && (o.inflight > 0 && !o.owesFor(quietTime, now) || o.buf != nil) {
 			active++
 		}
 	}
@@ -110,8 +148,9 @@ func (s *session) ask(r chunk.Range, now time.Time, rtt time.Duration) {
 		defer s.addLines(now)
 	}
 	for i := r.First; i < r.First+r.N; i++ {
-		s.inflight += s.sw.m.ChunkLen(i)
+		s.owe(s.sw.m.ChunkLen(i))
 		f.asked[i]++
+		f.due[i]++
 		s.queue = append(s.queue, request{i: i, deadline: now.Add(s.flow.patience(s.inflight, rtt))})
 	}
 	s.last = r.First + r.N - 1
@@ -127,8 +166,8 @@ func (s *session) ask(r chunk.Range, now time.Time, rtt time.Duration) {
 // swarm's mu held.
 func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 	f := s.sw.get
-	if f.pick.len() > 0 {
-		return chunk.Range{} // this peer has none of them, but another may
+	if f.pick.len() > 0 || s.overdue {
+		return chunk.Range{} // this peer has none of them, but another may; or it owes enough
 	}
 	var slowest *session
 	var worst time.Duration
@@ -140,9 +179,19 @@ func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 			slowest, worst = o, d
 		}
 	}
-	mine := s.flow.eta(s.flow.chunkLen, rtt, now)
+	since := now
+	if s.inflight == 0 && slowest != nil && slowest.owesFor(quietTime, now) {
+		since = s.flow.last // its own silence means nothing: it was asked for nothing
+	}
+	mine := s.flow.eta(s.flow.chunkLen, rtt, since)
 	if slowest == nil || worst < mine+mine/2+2*time.Millisecond {
 		return chunk.Range{}
+	}
+	hopeless := slowest.owesFor(silentTime, now) ||
+		slowest.flow.usual() == 0 && s.flow.usual() > 0 && slowest.owesFor(quietTime, now) // a bird in the hand
+	next := 4*mine + time.Second // what its peer has to send next is mostly on its way
+	if slowest.flow.usual() == 0 {
+		next = 3*mine + 300*time.Millisecond // but not if nothing ever came from there
 	}
 	for k := len(slowest.queue) - 1; k >= 0; k-- {
 		q := &slowest.queue[k]
@@ -153,12 +202,15 @@ func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 		switch {
 		case begun && worst < 3*mine+30*time.Millisecond:
 			continue // it is soon there
+		case begun && hopeless:
 		case begun && f.numTwice <= len(f.asked)/maxTwice+minTwice:
 			f.numTwice++
-		case k == 0 && worst < 3*mine+300*time.Millisecond:
-			continue // it may be on its way
-		case !begun && f.numMoved <= len(f.asked)/maxMoved+minMoved:
-			f.numMoved++
+		case k == 0 && worst < next:
+			continue
+		case !begun && (hopeless || f.numMoved <= len(f.asked)/maxMoved+minMoved):
+			if !hopeless {
+				f.numMoved++
+			}
 			slowest.drop(q)
 			slowest.wmu.Lock()
 			slowest.cancels = append(slowest.cancels, chunk.Range{First: q.i, N: 1})
@@ -166,6 +218,9 @@ func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 			slowest.poke()
 		default:
 			continue
+		}
+		if slowest.owesFor(quietTime, now) {
+			slowest.overdue = true // or it would soon take this one back
 		}
 		return chunk.Range{First: q.i, N: 1}
 	}
@@ -175,7 +230,7 @@ func (s *session) endgame(now time.Time, rtt time.Duration) chunk.Range {
 // couldSend reports whether s may be asked for what q asks another peer for.
 func (s *session) couldSend(q *request) bool {
 	f := s.sw.get
-	return !q.dropped && f.want.Has(q.i) && f.asked[q.i] < 2 && (s.seed || s.has.Has(q.i)) && !s.queued(q.i)
+	return !q.dropped && f.want.Has(q.i) && f.due[q.i] < 2 && (s.seed || s.has.Has(q.i)) && !s.queued(q.i)
 }
 
 // anyOf reports whether s could send something of the queue of another peer.
@@ -206,28 +261,42 @@ func (s *session) release(left bool) {
 		if q.dropped {
 			continue
 		}
-		q.late = true
-		if left && f.asked[q.i] > 0 {
-			f.asked[q.i]--
+		if left {
+			f.answered(q)
+		} else {
+			f.late(q)
 		}
-		if f.want.Has(q.i) && (!left || f.asked[q.i] == 0) {
-			f.pick.add(q.i)
-		}
+		f.free(q.i)
 	}
 	if left {
-		s.queue, s.inflight = nil, 0
+		s.queue = nil
+		s.owe(-s.inflight)
 	}
 }
 
-// giveBack makes chunk i free again after s sent it wrong. Called with mu held.
-func (s *session) giveBack(i int) {
-	f := s.sw.get
-	if f.asked[i] > 0 {
-		f.asked[i]--
-	}
-	if f.want.Has(i) && f.asked[i] == 0 {
+// free lets chunk i be picked again if it is wanted and all that were asked for it,
+// if anybody was, are late. Called with the swarm's mu held.
+func (f *fetch) free(i int) {
+	if f.want.Has(i) && f.due[i] == 0 {
 		f.pick.add(i)
 	}
+}
+
+// late notes that q is not to be waited for any more. Called with the swarm's mu held.
+func (f *fetch) late(q *request) {
+	if !q.dropped && !q.late {
+		f.due[q.i]--
+	}
+	q.late = true
+}
+
+// answered takes q out of the counts. Called with the swarm's mu held.
+func (f *fetch) answered(q *request) {
+	f.late(q)
+	if !q.dropped {
+		f.asked[q.i]--
+	}
+	q.dropped = true
 }
 
 // late reports whether the peer should be dropped, and frees what it is late
@@ -240,7 +309,7 @@ func (s *session) late(now time.Time) (drop bool) {
 		if q.dropped || q.late {
 			continue
 		}
-		if now.After(q.deadline) {
+		if now.After(q.deadline) || s.owesFor(silentTime, now) && s.sw.get.pick.len() == 0 {
 			s.overdue = true
 			s.release(false)
 		}
@@ -270,14 +339,10 @@ func (s *session) cancel(i int) {
 
 // drop marks q as no longer expected.
 func (s *session) drop(q *request) {
-	q.dropped = true
-	f := s.sw.get
-	if f.asked[q.i] > 0 {
-		f.asked[q.i]--
-	}
-	s.inflight -= s.sw.m.ChunkLen(q.i)
+	s.sw.get.answered(q)
+	n := s.sw.m.ChunkLen(q.i)
 	if len(s.queue) > 0 && &s.queue[0] == q && s.buf != nil {
-		s.inflight += s.filled
+		n -= s.filled
 	}
-	s.inflight = max(s.inflight, 0)
+	s.owe(-n)
 }

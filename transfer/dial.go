@@ -3,10 +3,15 @@ package transfer
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/shoal-p2p/shoal/chunk/crew"
+	"github.com/shoal-p2p/shoal/manifest"
 )
 
 // How long to wait before an address is dialled again: it doubles from the
@@ -23,10 +28,12 @@ type dialler struct {
 
 	mu    sync.Mutex
 	addrs []*address
-	wg    sync.WaitGroup
+	wg    crew.Crew
 
 	hints    chan string
 	numHints int
+	turns    map[netip.Addr]time.Time // when a host that we know by hints is dialled, or was last
+	aliases  map[string][32]byte      // addresses from hints that lead to a peer to which there is a better way
 }
 
 // An address is one place where a peer may be. The dialler's mu guards it.
@@ -37,7 +44,10 @@ type address struct {
 	connected bool
 	dead      bool // never dialled again: ourselves, or banned
 	banned    bool
-	hint      bool // a peer told us of it
+	hint      bool // a peer told us of it, or it was discovered
+	met       bool // it was connected
+
+	open func(ctx context.Context) (Conn, error) // instead of dialling; nil: dial
 }
 
 // knows is called with mu held.
@@ -53,6 +63,24 @@ func (d *dialler) add(ctx context.Context, addr string) {
 		return
 	}
 	a := &address{addr: addr}
+	d.addrs = append(d.addrs, a)
+	d.wg.Go(func() { d.keep(ctx, a) })
+}
+
+// addSource opens src until ctx ends, as add dials an address.
+func (d *dialler) addSource(ctx context.Context, src Source, m *manifest.Manifest, budget int) {
+	a := &address{addr: src.String(), open: func(ctx context.Context) (Conn, error) {
+		c, err := openSource(ctx, src, m, budget)
+		if err != nil {
+			return nil, err // not a nil *sourceConn in a Conn
+		}
+		return c, nil
+	}}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.knows(a.addr) {
+		return
+	}
 	d.addrs = append(d.addrs, a)
 	d.wg.Go(func() { d.keep(ctx, a) })
 }
@@ -107,12 +135,12 @@ func (d *dialler) keep(ctx context.Context, a *address) {
 		if d.sw.numSessions() > 0 {
 			backoff = max(backoff, busyBackoff) // there is enough to do
 		}
-		if a.hint {
-			backoff = max(backoff, hintInterval)
-		}
 		// Jitter keeps many leeches from coming back in step.
 		wait := backoff/2 + rand.N(backoff)
 		backoff = min(2*backoff, lastBackoff)
+		if a.hint {
+			wait += d.turn(a.addr, wait)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -123,27 +151,43 @@ func (d *dialler) keep(ctx context.Context, a *address) {
 // once dials a and stays until the connection ends. It reports whether data
 // came, and whether to dial again.
 func (d *dialler) once(ctx context.Context, a *address) (useful, again bool) {
-	c, err := d.sw.network.Dial(ctx, a.addr, d.sw.key)
+	var c Conn
+	var err error
+	if a.open != nil {
+		c, err = a.open(ctx)
+	} else {
+		c, err = d.sw.network.Dial(ctx, a.addr, d.sw.key)
+	}
 	if err != nil {
 		d.mu.Lock()
 		a.err = err
-		a.noShare = d.sw.network.IsNoShare(err)
-		a.dead = d.sw.network.IsSelf(err)
+		a.noShare = a.open == nil && d.sw.network.IsNoShare(err)
+		a.dead = a.open == nil && d.sw.network.IsSelf(err) || isDead(err)
 		d.mu.Unlock()
 		return false, !a.dead
 	}
 	d.mu.Lock()
-	a.connected, a.noShare = true, false
+	a.connected, a.met, a.noShare = true, true, false
 	d.mu.Unlock()
 	id := c.ID()
 	before := d.sw.usedFrom(id)
-	more := make(chan struct{}, maxLines)
-	d.wg.Go(func() { d.addLines(ctx, a.addr, more) })
-	err = d.sw.join(ctx, c, more)
-	close(more) // the session has left the swarm
+	if a.open != nil { // a source does several things at once by itself
+		err = d.sw.join(ctx, c, nil)
+	} else {
+		more := make(chan struct{}, maxLines)
+		d.wg.Go(func() { d.addLines(ctx, a.addr, more) })
+		s := newSession(d.sw, c)
+		s.more, s.hint = more, a.hint
+		err = d.sw.hold(ctx, s)
+		close(more) // the session has left the swarm
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a.connected = false
+	if a.hint && err == errDouble {
+		d.alias(a.addr, id)
+		return false, false
+	}
 	if a.err = err; err == nil {
 		a.err = errors.New("has said good-bye")
 	}
@@ -151,7 +195,13 @@ func (d *dialler) once(ctx context.Context, a *address) (useful, again bool) {
 	if errors.As(err, &bad) || errors.Is(err, errBanned) {
 		a.dead, a.banned = true, true
 	}
+	a.dead = a.dead || isDead(err)
 	return d.sw.usedFrom(id) > before, !a.dead
+}
+
+func isDead(err error) bool {
+	var dead *DeadSourceError
+	return errors.As(err, &dead)
 }
 
 // dialled is what the dialler knows of its addresses at one moment.
@@ -167,7 +217,8 @@ func (d *dialler) state() dialled {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var t dialled
-	no := 0
+	no, given := 0, 0
+	unmet := false
 	for _, a := range d.addrs {
 		switch {
 		case a.connected:
@@ -179,6 +230,11 @@ func (d *dialler) state() dialled {
 		case !a.dead:
 			t.alive++
 		}
+		if a.hint && !a.met {
+			unmet = unmet || a.err != nil // anybody can make up such addresses, and as many as they like
+			continue
+		}
+		given++
 		if a.noShare {
 			no++
 		}
@@ -188,8 +244,40 @@ func (d *dialler) state() dialled {
 			t.reasons = append(t.reasons, a.addr+": no answer yet")
 		}
 	}
-	t.noShare = no > 0 && no == len(t.reasons)
+	t.noShare = no > 0 && no == given
+	if unmet {
+		t.reasons = append(t.reasons, "addresses that were found, or heard of from others: no answer")
+	}
 	return t
+}
+
+// turn returns how much later than in wait an address from a hint may be dialled
+// so that its host is dialled once in hintInterval, and reserves that moment.
+func (d *dialler) turn(addr string, wait time.Duration) time.Duration {
+	host, now := addrOf(addr), time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.turns == nil {
+		d.turns = make(map[netip.Addr]time.Time)
+	}
+	if len(d.turns) > maxHints {
+		maps.DeleteFunc(d.turns, func(_ netip.Addr, at time.Time) bool { return now.Sub(at) > hintInterval })
+	}
+	at := now.Add(wait)
+	if next := d.turns[host].Add(hintInterval); next.After(at) {
+		at = next
+	}
+	d.turns[host] = at
+	return at.Sub(now) - wait
+}
+
+// alias notes that an address leads to a peer to which there is a connection by
+// another way. Called with mu held.
+func (d *dialler) alias(addr string, id [32]byte) {
+	if d.aliases == nil || len(d.aliases) >= maxHints {
+		d.aliases = make(map[string][32]byte)
+	}
+	d.aliases[addr] = id
 }
 
 // usedFrom returns how many bytes of chunks that were right came from a peer.

@@ -11,17 +11,25 @@ type NoPeerError struct {
 	Timeout time.Duration
 	Reasons []string // address: why, for each known address
 	NoShare bool     // everyone who answered does not have this share
+	Sources bool     // no peer was named, only sources
+	NoList  bool     // there are sources, but only a peer could have sent the manifest
 }
 
 func (e *NoPeerError) Error() string {
 	what := "no peer reachable"
-	if e.NoShare {
+	switch {
+	case e.NoShare:
 		what = "no peer has this share"
+	case e.Sources:
+		what = "no source can be used"
 	}
 	if len(e.Reasons) == 0 {
 		return what + ": no address is known"
 	}
-	return fmt.Sprintf("%s in %v: %s", what, e.Timeout, strings.Join(e.Reasons, "; "))
+	if !e.Sources { // those are given up at once
+		what += fmt.Sprintf(" in %v", e.Timeout)
+	}
+	return what + ": " + strings.Join(e.Reasons, "; ")
 }
 
 // A StalledError reports that peers were there, but nothing could be fetched

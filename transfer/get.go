@@ -9,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 	"github.com/shoal-p2p/shoal/manifest"
 	"github.com/shoal-p2p/shoal/transfer/store"
 )
@@ -36,17 +36,20 @@ type getter struct {
 	ctx  context.Context // ends with the first reason to stop; see STYLE: held for the run only
 	fail context.CancelCauseFunc
 
-	m     *manifest.Manifest
-	from  string // who sent it
-	sel   *manifest.Selection
-	store *store.Store
-	f     *fetch
-	wake  chan struct{} // nothing is wanted any more; capacity 1
-	kept  int64
+	m      *manifest.Manifest
+	from   string // who sent it
+	sel    *manifest.Selection
+	store  *store.Store
+	survey *store.Survey // of what is at the final name; nil if nothing was
+	f      *fetch
+	wake   chan struct{} // nothing is wanted any more; capacity 1
+	kept   int64
+	reuse  reusing
 
-	origin *store.Origin // what is served after the end
+	out    atomic.Pointer[outlet] // of a stream
+	origin *store.Origin          // what is served after the end
 
-	crew sync.WaitGroup // everything that Get starts
+	crew crew.Crew // everything that Get starts
 }
 
 // Get fetches a share, or what the globs select of it, from all peers it can
@@ -60,24 +63,39 @@ type getter struct {
 // on. With o.Seed, Get announces Finished and then serves until ctx ends, which
 // is no error.
 func Get(ctx context.Context, o GetOptions) (*Result, error) {
-	if o.Timeout <= 0 {
-		return nil, fmt.Errorf("get: a timeout of %v; it must be positive", o.Timeout)
+	g, err := newGetter(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer g.fail(nil)
+	return g.run()
+}
+
+// newGetter returns one whose fail must be called at the end.
+func newGetter(ctx context.Context, o GetOptions) (*getter, error) {
+	if o.StallTimeout == 0 {
+		o.StallTimeout = o.Timeout
+	}
+	if o.Timeout <= 0 || o.StallTimeout <= 0 {
+		return nil, fmt.Errorf("get: timeouts of %v and %v; they must be positive", o.Timeout, o.StallTimeout)
 	}
 	g := &getter{o: o, emit: serialised(o.Events), began: time.Now(), wake: make(chan struct{}, 1), m: o.Manifest}
 	if g.m != nil {
 		g.o.Root = g.m.Root()
 	}
 	g.ctx, g.fail = context.WithCancelCause(ctx)
-	defer g.fail(nil)
 	g.sw = newSwarm(g.o.Root, o.Network, o.Port, g.emit)
+	g.sw.limits, g.sw.peerMax = o.Limits.orNone(), orMax(o.MaxPeers)
 	g.dial = &dialler{sw: g.sw}
-	return g.run()
+	o.Inspect.look(g.sw)
+	return g, nil
 }
 
 func (g *getter) run() (res *Result, err error) {
 	if err := g.known(); err != nil {
 		return nil, err
 	}
+	g.askSources()
 	if g.m != nil { // all that can be refused is refused before anybody is called
 		if res, err := g.prepare(); res != nil || err != nil {
 			return res, err
@@ -179,46 +197,54 @@ func (g *getter) prepare() (*Result, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, &store.DiskError{Op: "create", Path: dir, Err: err}
 	}
-	d, err := store.OpenDisk(dir)
+	final := filepath.Join(dir, name)
+	if g.o.Update {
+		if res, err := g.upToDate(final, false); res != nil || err != nil {
+			return res, err
+		}
+	}
+	o := store.Options{
+		Final: name, Manifest: g.m, Selection: g.sel, Request: g.o.Request, Recheck: g.o.Recheck,
+		Replace: g.o.Update, KeepOld: g.o.KeepOld,
+		Warn: func(text string) { g.emit(Warning{Text: text}) },
+	}
+	g.store, err = openStore(g.ctx, dir, o)
+	switch {
+	case !errors.Is(err, store.ErrExists):
+	case g.o.Update: // Open has ended what an earlier update had begun, perhaps to another version
+		if res, err := g.upToDate(final, true); res != nil || err != nil {
+			return res, err
+		}
+		g.store, err = openStore(g.ctx, dir, o)
+	default:
+		res, merr := g.merge(dir, name, o)
+		if res != nil || merr != nil {
+			return res, merr
+		}
+		err = nil
+	}
 	if err != nil {
 		return nil, err
-	}
-	g.store, err = store.Open(g.ctx, d, store.Options{
-		Final: name, Manifest: g.m, Selection: g.sel, Request: g.o.Request, Recheck: g.o.Recheck,
-		Warn: func(text string) { g.emit(Warning{Text: text}) },
-	})
-	if err != nil {
-		_ = d.Close() // only read from so far
-		if !errors.Is(err, store.ErrExists) {
-			return nil, err
-		}
-		return g.already(filepath.Join(dir, name), err)
 	}
 	_, g.kept = g.store.Kept()
 	if g.kept > 0 {
 		g.emit(Resumed{Kept: g.kept, Total: g.size()})
 	}
-	return nil, nil
+	return nil, g.findReusable(final)
 }
 
-// already returns the result for a share that is complete at its final name,
-// or exists if something else is there.
-func (g *getter) already(path string, exists error) (*Result, error) {
-	same := true
-	err := manifest.Verify(g.ctx, g.m, g.sel, path, func(d manifest.Difference) {
-		same = same && !d.Failed()
-	})
-	if g.ctx.Err() != nil {
-		return nil, context.Cause(g.ctx)
+// openStore opens a store in a folder, which it closes if it cannot.
+func openStore(ctx context.Context, dir string, o store.Options) (*store.Store, error) {
+	d, err := store.OpenDisk(dir)
+	if err != nil {
+		return nil, err
 	}
-	if err != nil || !same {
-		return nil, exists
+	st, err := store.Open(ctx, d, o)
+	if err != nil {
+		_ = d.Close() // nothing is open in it
+		return nil, err
 	}
-	res := g.result(path)
-	res.Already = true
-	res.Kept = res.Size
-	g.emit(Finished{Result: res})
-	return res, nil
+	return st, nil
 }
 
 func (g *getter) size() int64 {
@@ -243,6 +269,9 @@ func (g *getter) start() {
 	g.dial.follow(g.ctx)
 	for _, a := range g.o.Addrs {
 		g.dial.add(g.ctx, a)
+	}
+	if g.o.Discover != nil {
+		g.crew.Go(func() { g.o.Discover(g.ctx, g.dial.learn) })
 	}
 }
 
@@ -280,13 +309,19 @@ func (g *getter) askManifest() error {
 func (g *getter) fetch() {
 	g.f = &fetch{failed: func(err error) { g.fail(err) }, complete: g.look}
 	kept := g.store.Have()
+	g.reuse.addTo(kept)
 	g.sw.fetchInto(g.m, g.store, g.sel, kept, g.f)
-	for range min(runtime.GOMAXPROCS(0), 4) {
+	g.reuse.addTo(g.f.verified) // nobody asks before the sessions are told
+	for range numWorkers() {
 		g.crew.Go(g.sw.work)
 	}
 	g.crew.Go(g.barriers)
+	g.openSources()
 	g.look()
 }
+
+// numWorkers is how many hash and write.
+func numWorkers() int { return min(runtime.GOMAXPROCS(0), 4) }
 
 // look wakes await.
 func (g *getter) look() {
@@ -356,6 +391,8 @@ func (g *getter) barriers() {
 	t := time.NewTicker(100 * time.Millisecond)
 	defer t.Stop()
 	last, at := int64(0), time.Now()
+	g.f.flushes.begin(0, at)
+	defer g.f.flushes.end()
 	for {
 		select {
 		case <-g.ctx.Done():
@@ -370,10 +407,14 @@ func (g *getter) barriers() {
 			if done == last || (now.Sub(at) < barrierTime && done-last < barrierBytes) {
 				continue
 			}
-			if err := g.store.Barrier(); err != nil {
+			began := time.Now()
+			err := g.store.Barrier()
+			spend(&g.sw.spent.flush, began)
+			if err != nil {
 				g.fail(err)
 				return
 			}
+			g.f.flushes.begin(done, began)
 			last, at = done, time.Now()
 		}
 	}
@@ -387,13 +428,20 @@ func (g *getter) finish() (*Result, error) {
 	}
 	dir, name := g.place()
 	path := filepath.Join(dir, cmp.Or(name, g.m.Name()))
-	if _, err := os.Lstat(path); err != nil {
+	if _, err := os.Lstat(path); err != nil && g.survey == nil {
 		g.emit(Warning{Text: fmt.Sprintf("%s was moved while the share was fetched; %s is complete where that is now", dir, filepath.Base(path))})
+	}
+	res := g.result(path)
+	if old := g.store.Old(); old != "" {
+		res.Old = filepath.Join(dir, old)
+	}
+	g.merged(res)
+	if p := g.store.Placed(); p != nil {
+		g.sel = g.m.Choose(p.Entries) // only what has its own name can be served
 	}
 	if g.o.Seed {
 		g.seed(path)
 	}
-	res := g.result(path)
 	g.emit(Finished{Result: res})
 	return res, nil
 }
@@ -440,86 +488,7 @@ func located(m *manifest.Manifest, sel *manifest.Selection, path string, hashed 
 
 func (g *getter) result(path string) *Result {
 	res := &Result{Manifest: g.m, Path: path, Size: g.size(), Kept: g.kept, Elapsed: time.Since(g.began), Stats: g.sw.statsNow()}
-	res.Fetched = res.Size - res.Kept
+	res.Reused = g.reuse.size
+	res.Fetched = res.Size - res.Kept - res.Reused
 	return res
-}
-
-// supervise reports progress, says what a get waits for, and ends it when it
-// has waited too long.
-func (g *getter) supervise() {
-	t := time.NewTicker(200 * time.Millisecond)
-	defer t.Stop()
-	var said []string
-	rate := speedometer{}
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case now := <-t.C:
-			p, idle := g.sw.progress(g.began, now)
-			if idle < 0 { // sealed: what is left is up to the disk
-				continue
-			}
-			p.Rate = rate.note(p.Done, now)
-			g.emit(p)
-			if idle < time.Second {
-				said = nil
-				continue
-			}
-			if err := g.verdict(idle, p); err != nil {
-				g.fail(err)
-				return
-			}
-			reasons := append(g.dial.state().reasons, g.sw.reasons()...)
-			if !slices.Equal(reasons, said) {
-				said = reasons
-				g.emit(Waiting{Since: now.Add(-idle), Reasons: reasons})
-			}
-		}
-	}
-}
-
-// How long to hope for other peers when all that are known have refused what
-// is still missing.
-const refusedPatience = 10 * time.Second
-
-// verdict returns the error that ends a get in which nothing has come for a
-// while, or nil if it is worth waiting on.
-func (g *getter) verdict(idle time.Duration, p Progress) error {
-	d := g.dial.state()
-	if d.alive == 0 && p.Peers == 0 && len(d.banned) > 0 {
-		return &IntegrityError{Chunk: g.sw.lastCorrupt(), Peers: d.banned}
-	}
-	if d.alive == 0 && p.Peers == 0 && g.o.Port == 0 {
-		return &NoPeerError{Timeout: g.o.Timeout, Reasons: d.reasons}
-	}
-	reasons := append(d.reasons, g.sw.reasons()...)
-	if idle > refusedPatience && d.connected == d.alive && g.sw.refusedByAll() {
-		return &StalledError{Timeout: idle.Round(time.Second), Done: p.Done, Total: p.Total, Reasons: reasons}
-	}
-	switch {
-	case idle < g.o.Timeout:
-		return nil
-	case p.Peers == 0 && g.sw.nobodyEver():
-		return &NoPeerError{Timeout: g.o.Timeout, Reasons: reasons, NoShare: d.noShare}
-	}
-	return &StalledError{Timeout: g.o.Timeout, Done: p.Done, Total: p.Total, Reasons: reasons}
-}
-
-// A speedometer gives the rate of the last three seconds.
-type speedometer struct {
-	done []int64
-	at   []time.Time
-}
-
-func (s *speedometer) note(done int64, now time.Time) float64 {
-	s.done, s.at = append(s.done, done), append(s.at, now)
-	for len(s.at) > 2 && now.Sub(s.at[0]) > 3*time.Second {
-		s.done, s.at = s.done[1:], s.at[1:]
-	}
-	d := now.Sub(s.at[0]).Seconds()
-	if d == 0 {
-		return 0
-	}
-	return max(0, float64(done-s.done[0])/d)
 }

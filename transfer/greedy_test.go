@@ -11,7 +11,7 @@ import (
 
 // Peers that ask a seed for all that they can and take nothing keep nobody from
 // his share.
-func TestSlowAskersStarveNobody(t *testing.T) {
+func TestW11SlowAskersStarveNobody(t *testing.T) {
 	w := stillSeed(t, 400)
 	now := time.Now()
 	for range revealIdlers {
@@ -50,7 +50,7 @@ func TestSlowAskersStarveNobody(t *testing.T) {
 
 // While the manifest is not known, at most two peers send it at once, and those
 // that do not get on make room for others.
-func TestManifestFromTwoAtOnce(t *testing.T) {
+func TestW17ManifestFromTwoAtOnce(t *testing.T) {
 	w := newStill()
 	var all []*session
 	for range 6 {
@@ -91,7 +91,7 @@ func TestManifestFromTwoAtOnce(t *testing.T) {
 	}
 }
 
-func TestFloodOfWants(t *testing.T) {
+func TestW12FloodOfWants(t *testing.T) {
 	w := stillSeed(t, 400)
 	a := w.attach(t, w.net.node())
 	for i := range 300 { // neighbours are one range
@@ -166,7 +166,7 @@ func TestCancelLeavesTheRest(t *testing.T) {
 
 // Who says the same for ever is sent away; who says each chunk once, or all of
 // them a second time, is not.
-func TestRepeats(t *testing.T) {
+func TestW09Repeats(t *testing.T) {
 	flood := func(say func(a *session, k int) error) (int, error) {
 		w := stillLeech(t, 400*chunk.MinSize)
 		a := w.attach(t, w.net.node())
@@ -209,7 +209,7 @@ func TestRepeats(t *testing.T) {
 
 // What a peer says that it has before the manifest is known takes little memory
 // and is not lost.
-func TestEarlyHaves(t *testing.T) {
+func TestW09EarlyHaves(t *testing.T) {
 	w := newStill()
 	s := newSession(w.swarm, w.conn(w.net.node(), true))
 	_, _, err := w.enter(s)
@@ -228,7 +228,7 @@ func TestEarlyHaves(t *testing.T) {
 }
 
 // The beginning of a chunk is a sign of life, but not for ever.
-func TestBrokenOffChunks(t *testing.T) {
+func TestE07BrokenOffChunks(t *testing.T) {
 	w := stillLeech(t, 400*chunk.MinSize)
 	begin := time.Now()
 	try := func() {
@@ -257,7 +257,7 @@ func TestBrokenOffChunks(t *testing.T) {
 }
 
 // When all places are taken, somebody who does nothing goes for somebody new.
-func TestIdlePeersMakeRoom(t *testing.T) {
+func TestE06IdlePeersMakeRoom(t *testing.T) {
 	w := stillSeed(t, 400)
 	var all []*session
 	for range maxPeers {
@@ -281,7 +281,7 @@ func TestIdlePeersMakeRoom(t *testing.T) {
 }
 
 // A peer may come with a new identity each time; the sums stay right.
-func TestKnownPeersAreBounded(t *testing.T) {
+func TestE08KnownPeersAreBounded(t *testing.T) {
 	w := stillSeed(t, 400)
 	old := w.attach(t, w.net.node())
 	for k := range 3 * maxKnown {
@@ -301,5 +301,42 @@ func TestKnownPeersAreBounded(t *testing.T) {
 	}
 	if w.peers[old.conn.ID()] != old.stats {
 		t.Error("one that is connected was forgotten")
+	}
+}
+
+// Somebody who comes with a new identity for each lie is kept out by his address;
+// others, and those that we dial, are not.
+func TestE08BannedAddress(t *testing.T) {
+	w := stillLeech(t, 400*chunk.MinSize)
+	bad := w.net.node()
+	come := func(from *memNode, dialled bool) (*session, error) {
+		s := newSession(w.swarm, w.conn(from, dialled))
+		_, _, err := w.enter(s)
+		return s, err
+	}
+	for k := range maxBadOfHost {
+		bad.id[0] = byte(k)
+		s, err := come(bad, false)
+		must(t, err)
+		w.ban(s, 0, 0)
+		w.leave(s)
+	}
+	bad.id[0] = 200
+	if _, err := come(bad, false); !errors.Is(err, errBanned) {
+		t.Errorf("a new identity: %v", err)
+	}
+	if s, err := come(bad, true); err != nil {
+		t.Errorf("dialled: %v", err)
+	} else {
+		w.leave(s)
+	}
+	if _, err := come(w.net.node(), false); err != nil {
+		t.Errorf("another address: %v", err)
+	}
+	for range 3 * maxKnown {
+		w.locked(func() { w.noteBad(addrOf(w.net.node().addr)) })
+	}
+	if n := len(w.badHosts); n > maxKnown {
+		t.Errorf("%d addresses are remembered", n)
 	}
 }

@@ -194,9 +194,7 @@ func (s *session) refuse(i int) {
 		if k == 0 && s.buf != nil { // it broke off in the middle
 			s.discard()
 		}
-		if f.want.Has(i) && f.asked[i] == 0 {
-			f.pick.add(i)
-		}
+		f.free(i)
 	}
 	for len(s.queue) > 0 && s.queue[0].dropped {
 		s.queue = s.queue[1:]
@@ -235,6 +233,11 @@ func (s *session) Manifest(size int64) error {
 }
 
 func (s *session) Segment(i, off, n int) ([]byte, error) {
+	// Outside every lock: this peer waits, and so, by the line between us, does
+	// its sending.
+	if err := s.sw.limits.down.wait(n, s.sw.stop); err != nil {
+		return nil, err
+	}
 	if i < 0 {
 		if int64(off) != s.manGot || int64(off+n) > s.manSize {
 			return nil, errUnasked
@@ -332,7 +335,7 @@ func (s *session) Received(i, off, n int) error {
 	f.meterAt = now
 	q := s.queue[0]
 	if !q.dropped {
-		s.inflight -= n
+		s.owe(-n)
 	}
 	s.overdue = false
 	if s.filled < len(s.buf) {
@@ -344,6 +347,6 @@ func (s *session) Received(i, off, n int) error {
 	s.buf, s.filled = nil, 0
 	s.refill(now)
 	s.sw.mu.Unlock()
-	f.results <- received{from: s, i: i, buf: buf}
+	f.results <- received{from: s, i: i, buf: buf, req: q}
 	return nil
 }

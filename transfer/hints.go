@@ -9,19 +9,23 @@ import (
 	"time"
 )
 
-// Peers tell each other where other peers listen. Such an address is a hint
-// from somebody whom we do not trust: it costs at most one dial a second for
+// Peers tell each other where other peers listen, and GetOptions.Discover finds
+// more. Such an address is a hint from somebody whom we do not trust: it costs at most one dial a second for
 // each host, and it never makes us knock at our own machine or at a link that
 // the teller was not on itself.
 const (
 	maxHints     = 256 // addresses from hints that are remembered at once
-	hintBatch    = 16  // addresses in one line to a peer
+	hintBatch    = 16  // addresses that one is told who cannot be let in
 	hintInterval = time.Second
 	hintTries    = 3 // dials before an address from a hint is forgotten
 
 	// Who has so many peers needs no more of them, and need not be told of more:
 	// in a large swarm the rest are as good as those.
 	enoughPeers = 32
+
+	// How many addresses one peer is told: it hears of others from those. More
+	// would be half of all that is not data in a large swarm.
+	enoughTold = 12
 
 	// Of two peers the one that came later is told of the other at once, the other
 	// one after this time: if both dialled, one connection would be for nothing.
@@ -56,9 +60,8 @@ func (s *session) Peers(addrs []string) error {
 	if learn == nil {
 		return nil // we only serve: others come to us
 	}
-	from := addrOf(s.conn.RemoteAddr())
 	for _, a := range addrs {
-		if mayDial(a, from) {
+		if mayDial(a, s.at) {
 			learn(a)
 		}
 	}
@@ -93,25 +96,19 @@ func mayDial(hint string, from netip.Addr) bool {
 	return true
 }
 
-// spread collects for s the addresses of peers that it was not told yet: at
-// once, but at most a batch in half an interval. Called with the swarm's mu held.
+// spread collects for s the addresses of some peers that it was not told yet.
+// Called with the swarm's mu held.
 func (s *session) spread(now time.Time) []string {
-	if s.listeners == s.sw.listeners {
+	if s.listeners == s.sw.listeners || len(s.toldPeers) >= enoughTold {
 		return nil
 	}
 	all := true
-	if now.Sub(s.hinted) > hintInterval/2 {
-		s.hinted, s.hintsLeft = now, hintBatch
-	}
-	if s.hintsLeft == 0 {
-		return nil
-	}
 	var fresh []string
-	for _, o := range s.sw.sessions {
-		if o == s || o.listens == "" || o.conn.ID() == s.conn.ID() || s.toldPeers[o.listens] {
-			continue
-		}
-		if !mayDial(o.listens, addrOf(s.conn.RemoteAddr())) {
+	n := len(s.sw.sessions)
+	first := s.sw.rnd.IntN(n) // else everybody is told of the same ones
+	for k := range n {
+		o := s.sw.sessions[(first+k)%n]
+		if o.listens == "" || o.stats == s.stats || s.toldPeers[o.listens] || !mayDial(o.listens, s.at) {
 			continue
 		}
 		if !s.listensAt.After(o.listensAt) && now.Sub(o.listensAt) < hintLater {
@@ -121,13 +118,9 @@ func (s *session) spread(now time.Time) []string {
 		if s.toldPeers == nil {
 			s.toldPeers = make(map[string]bool)
 		}
-		if len(s.toldPeers) >= enoughPeers {
-			break
-		}
-		if s.hintsLeft == 0 {
+		if len(s.toldPeers) >= enoughTold {
 			return fresh
 		}
-		s.hintsLeft--
 		s.toldPeers[o.listens] = true
 		fresh = append(fresh, o.listens)
 	}
@@ -142,6 +135,13 @@ func (sw *swarm) reaches(addr string) bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	return slices.ContainsFunc(sw.sessions, func(s *session) bool { return s.listens == addr })
+}
+
+// isConnected reports whether there is a connection to this peer.
+func (sw *swarm) isConnected(id [32]byte) bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return slices.ContainsFunc(sw.sessions, func(s *session) bool { return s.conn.ID() == id })
 }
 
 func (sw *swarm) numSessions() int {
@@ -174,15 +174,9 @@ func (sw *swarm) refer(c Conn) {
 func (d *dialler) follow(ctx context.Context) {
 	d.hints = make(chan string, maxHints)
 	d.sw.mu.Lock()
-	d.sw.learn = func(addr string) {
-		select {
-		case d.hints <- addr:
-		default: // more than we follow anyway
-		}
-	}
+	d.sw.learn = d.learn
 	d.sw.mu.Unlock()
 	d.wg.Go(func() {
-		last := make(map[netip.Addr]time.Time)
 		for {
 			select {
 			case <-ctx.Done():
@@ -193,22 +187,21 @@ func (d *dialler) follow(ctx context.Context) {
 				}
 				d.mu.Lock()
 				full, known := d.numHints >= maxHints, d.knows(addr)
+				id, alias := d.aliases[addr]
 				d.mu.Unlock()
-				if full || known {
+				if full || known || alias && d.sw.isConnected(id) {
 					continue
 				}
-				host := addrOf(addr)
-				now := time.Now()
-				if len(last) > maxHints {
-					clear(last)
-				}
-				at := last[host].Add(hintInterval)
-				if at.Before(now) {
-					at = now
-				}
-				last[host] = at
-				d.addHint(ctx, addr, at.Sub(now))
+				d.addHint(ctx, addr, d.turn(addr, 0))
 			}
 		}
 	})
+}
+
+// learn takes a hint. What is more than we follow is dropped.
+func (d *dialler) learn(addr string) {
+	select {
+	case d.hints <- addr:
+	default:
+	}
 }

@@ -3,6 +3,7 @@ package transfer
 import (
 	"net/netip"
 	"testing"
+	"time"
 )
 
 func TestMayDial(t *testing.T) {
@@ -33,5 +34,35 @@ func TestMayDial(t *testing.T) {
 		if got := mayDial(c.hint, netip.MustParseAddr(c.from)); got != c.want {
 			t.Errorf("hint %q from %s: %v, want %v", c.hint, c.from, got, c.want)
 		}
+	}
+}
+
+// Each peer is told of a few others, not of the same, and never of itself.
+func TestToldOfFew(t *testing.T) {
+	w := stillSeed(t, 400)
+	const n = 40
+	for range n {
+		s := w.attach(t, w.net.node())
+		must(t, s.Listening(7420))
+	}
+	told := map[string]int{}
+	w.locked(func() {
+		for _, s := range w.sessions {
+			for round := range 3 {
+				fresh := s.spread(time.Now().Add(time.Duration(round) * time.Minute))
+				for _, addr := range fresh {
+					told[addr]++
+					if addr == s.listens {
+						t.Errorf("%s is told of itself", addr)
+					}
+				}
+			}
+			if len(s.toldPeers) != enoughTold {
+				t.Errorf("%s is told of %d, want %d", s.listens, len(s.toldPeers), enoughTold)
+			}
+		}
+	})
+	if len(told) < n*3/4 {
+		t.Errorf("of %d peers only %d are told of", n, len(told))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -40,6 +41,12 @@ var errStopping = errors.New("stopping")
 func (sw *swarm) join(ctx context.Context, c Conn, more chan<- struct{}) error {
 	s := newSession(sw, c)
 	s.more = more
+	return sw.hold(ctx, s)
+}
+
+// hold is join for a session that was made already.
+func (sw *swarm) hold(ctx context.Context, s *session) error {
+	c := s.conn
 	losers, why, err := sw.enter(s)
 	for _, o := range losers {
 		_ = o.conn.Close(why) // it is of no more use, however it ends
@@ -85,7 +92,7 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 	switch {
 	case sw.closing:
 		return nil, nil, errStopping
-	case st.Banned:
+	case st.Banned, !s.conn.Dialled() && sw.badHosts[addrOf(s.conn.RemoteAddr())] >= maxBadOfHost:
 		return nil, nil, errBanned
 	}
 	why = errDouble
@@ -93,6 +100,10 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 	for _, o := range sw.sessions {
 		switch {
 		case o.conn.ID() != id:
+		case s.hint && o.conn.Dialled():
+			return nil, nil, errDouble // a peer may be found at many addresses
+		case o.hint && s.more != nil:
+			losers = append(losers, o) // the address that the user gave is the better one
 		case o.conn.Dialled() == s.conn.Dialled():
 			lines = append(lines, o)
 		case s.preferred():
@@ -106,7 +117,7 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 		// alive for certain.
 		losers = append(losers, lines[0])
 	}
-	limit := maxPeers
+	limit := sw.peerMax
 	if len(lines) > 0 {
 		limit /= 2 // a second connection must not keep others out
 	}
@@ -118,6 +129,9 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 		losers, why = append(losers, idle), errTooMany
 	}
 	sw.sessions = append(sw.sessions, s)
+	if st.Lines++; st.Lines == 1 {
+		st.since = now
+	}
 	sw.running.Add(1)
 	if sw.m != nil {
 		s.begin()
@@ -125,6 +139,21 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 		sw.askManifest(now)
 	}
 	return losers, why, nil
+}
+
+// maxBadOfHost is how many peers of one address may have been banned before no more
+// that dial us from there are let in: a new identity costs them nothing, and
+// us a chunk each. Those that we dial are known by their addresses.
+const maxBadOfHost = 3
+
+// noteBad notes that a peer at a was banned. Called with mu held.
+func (sw *swarm) noteBad(a netip.Addr) {
+	if sw.badHosts == nil || len(sw.badHosts) >= maxKnown {
+		sw.badHosts = make(map[netip.Addr]int)
+	}
+	if a.IsValid() {
+		sw.badHosts[a]++
+	}
 }
 
 // idleEnough is how long a peer must have neither given nor taken anything to be
@@ -182,6 +211,9 @@ func (sw *swarm) leave(s *session) (banned bool) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	sw.sessions = slices.DeleteFunc(sw.sessions, func(o *session) bool { return o == s })
+	if s.stats.Lines--; s.stats.Lines == 0 {
+		s.stats.Time += time.Since(s.stats.since)
+	}
 	s.hide()
 	s.forgetHas()
 	s.endTurn(time.Now())

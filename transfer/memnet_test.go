@@ -32,6 +32,7 @@ type memNode struct {
 	delay time.Duration
 	twist func(i, off int, p []byte) []byte // what the node sends instead of p
 	deaf  bool                              // dialling it fails
+	still atomic.Bool                       // what it sends from now on does not arrive
 	mute  bool                              // it says that it has nothing, whatever it has
 	blank bool                              // payload is not copied: all is zeros
 
@@ -201,6 +202,10 @@ func (c *memConn) Run(ctx context.Context, h Handler) error {
 
 // send puts a message of n bytes on the line, and waits while too much is on it.
 func (c *memConn) send(n int, do func(Handler) error) error {
+	if c.us.still.Load() {
+		<-c.out.done
+		return io.ErrClosedPipe
+	}
 	now := time.Now()
 	through := c.us.up.pass(n, now)
 	m := memMsg{at: c.them.down.pass(n, through.Add(c.us.delay+c.them.delay)), do: do}

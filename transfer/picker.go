@@ -24,6 +24,9 @@ type picker struct {
 	pos   []int32 // chunk -> its index in order; -1: not free
 	start []int32 // len: number of buckets + 1; the last is len(order)
 	rnd   *rand.Rand
+
+	inOrder bool // the earliest first, for a stream
+	low     int  // no chunk before this one is free then
 }
 
 // newPicker returns a picker for n chunks, none of them free.
@@ -148,6 +151,21 @@ func (p *picker) rarest(has *chunk.Bitfield) int {
 	return p.common(has)
 }
 
+// earliest returns the first chunk that is free and that has has, or -1.
+func (p *picker) earliest(has *chunk.Bitfield) int {
+	f := p.free.Words()
+	for w := p.low / 64; w < len(f); w++ {
+		both := f[w]
+		if has != nil {
+			both &= has.Words()[w]
+		}
+		if both != 0 {
+			return w*64 + bits.TrailingZeros64(both)
+		}
+	}
+	return -1
+}
+
 // common returns a chunk that is free and that has has, from a random place
 // on, or -1.
 func (p *picker) common(has *chunk.Bitfield) int {
@@ -180,7 +198,11 @@ const strokeLen = 8
 // It returns a Range with N == 0 if the peer has nothing that is free.
 func (p *picker) pick(has *chunk.Bitfield, after, n int) chunk.Range {
 	first := -1
-	if next := after + 1; after >= 0 && next%strokeLen != 0 && next < len(p.avail) && p.wanted(has, next) && int(p.avail[next]) <= p.lowest() {
+	if p.inOrder {
+		if first = p.earliest(has); first < 0 {
+			return chunk.Range{}
+		}
+	} else if next := after + 1; after >= 0 && next%strokeLen != 0 && next < len(p.avail) && p.wanted(has, next) && int(p.avail[next]) <= p.lowest() {
 		first = next
 	} else if first = p.rarest(has); first < 0 {
 		return chunk.Range{}
@@ -188,7 +210,7 @@ func (p *picker) pick(has *chunk.Bitfield, after, n int) chunk.Range {
 	r := chunk.Range{First: first, N: 1}
 	for r.N < n {
 		next := first + r.N
-		if next%strokeLen == 0 || next >= len(p.avail) || !p.wanted(has, next) || p.avail[next] > p.avail[first] {
+		if next%strokeLen == 0 || next >= len(p.avail) || !p.wanted(has, next) || !p.inOrder && p.avail[next] > p.avail[first] {
 			break
 		}
 		r.N++

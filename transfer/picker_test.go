@@ -174,6 +174,7 @@ func TestPickStartsAtRandom(t *testing.T) {
 func BenchmarkPicker(b *testing.B) {
 	for _, n := range []int{1_000, 65_536, 1_000_000} {
 		b.Run(sizeName(n), func(b *testing.B) {
+			b.SetBytes(chunk.MinSize) // of the share, for each chunk that is picked
 			b.ReportAllocs()
 			p := fullPicker(n)
 			has := chunk.NewBitfield(n)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 )
 
 // maxSegment is the most bytes that go out under one line, so that control
@@ -29,6 +31,7 @@ type session struct {
 	conn  Conn
 	stats *PeerStats
 	more  chan<- struct{} // asks for another connection to this peer; nil: cannot
+	hint  bool            // we have dialled it at an address that came from a hint
 
 	// The swarm's mu guards these.
 	started  bool            // the manifest is known and haves were exchanged with the picker
@@ -45,6 +48,7 @@ type session struct {
 	broken   error     // a mistake that showed late; the writer ends the session
 	overdue  bool      // its requests were late and are free for others
 	refused  int       // chunks that it said are gone
+	wrong    int       // chunks of a source that were not right
 	numMore  int       // how many more connections were asked for,
 	lastMore time.Time // the last of them then
 	tookAt   time.Time // when it was last seen to have taken bytes
@@ -68,12 +72,11 @@ type session struct {
 	met      bool      // it said what it has,
 	metAt    time.Time // at this time
 
+	at        netip.Addr      // where it is
 	listens   string          // host:port at which it accepts connections,
 	listensAt time.Time       // since when we know
 	toldPeers map[string]bool // addresses of others that it was told
 	listeners int             // the swarm's, when it had been told of all
-	hinted    time.Time       // when the batch began of which it may be told
-	hintsLeft int             // so many more
 	numHints  int             // addresses that it told us
 
 	buf      []byte    // the chunk that is arriving; nil between chunks
@@ -116,7 +119,7 @@ type request struct {
 }
 
 func newSession(sw *swarm, c Conn) *session {
-	return &session{sw: sw, conn: c, last: -1, wake: make(chan struct{}, 1)}
+	return &session{sw: sw, conn: c, last: -1, at: addrOf(c.RemoteAddr()), wake: make(chan struct{}, 1)}
 }
 
 // poke wakes the writer.
@@ -152,7 +155,7 @@ func (s *session) preferred() bool {
 // run reads and writes until the connection ends, and returns why.
 func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var writer sync.WaitGroup
+	var writer crew.Crew
 	writer.Go(func() {
 		if err := s.write(ctx); err != nil && ctx.Err() == nil {
 			s.end(err)

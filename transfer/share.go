@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 	"github.com/shoal-p2p/shoal/manifest"
 	"github.com/shoal-p2p/shoal/transfer/store"
 )
@@ -34,6 +35,8 @@ func NewShare(ctx context.Context, o ShareOptions) (*Share, error) {
 	}
 	s := &Share{m: m, origin: store.NewOrigin(m, src), network: o.Network}
 	s.sw = newSwarm(m.Root(), o.Network, o.Port, emit)
+	s.sw.limits, s.sw.peerMax = o.Limits.orNone(), orMax(o.MaxPeers)
+	o.Inspect.look(s.sw)
 	have := chunk.NewBitfield(m.NumChunks())
 	have.Fill()
 	s.sw.serve(m, s.origin, have)
@@ -46,7 +49,7 @@ func (s *Share) Manifest() *manifest.Manifest { return s.m }
 // Serve answers peers until ctx ends, and returns when the last of them is
 // gone. It may be called once.
 func (s *Share) Serve(ctx context.Context) error {
-	var wg sync.WaitGroup
+	var wg crew.Crew
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := s.network.Accept(s.m.Root(), func(c Conn) { _ = s.sw.join(ctx, c, nil) })

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -39,6 +40,7 @@ type simulation struct {
 	net     *memNet
 	m       *manifest.Manifest
 	seed    *simPeer
+	others  []*simPeer // seeds that were started before it; leeches dial them too
 	leeches []*simPeer
 	wg      sync.WaitGroup
 }
@@ -49,7 +51,7 @@ func (s *simulation) node(up, down float64, delay time.Duration) *memNode {
 	return n
 }
 
-// serve starts the seed.
+// serve starts a seed.
 func (s *simulation) serve(ctx context.Context, up float64) {
 	p := &simPeer{node: s.node(up, up, 5*time.Millisecond)}
 	p.sw = newSwarm(s.m.Root(), p.node, 7420, func(Event) {})
@@ -58,6 +60,9 @@ func (s *simulation) serve(ctx context.Context, up float64) {
 	p.sw.serve(s.m, zeros{}, have)
 	p.node.Accept(s.m.Root(), func(c Conn) { _ = p.sw.join(ctx, c, nil) })
 	s.wg.Go(func() { p.sw.watch(ctx) })
+	if s.seed != nil {
+		s.others = append(s.others, s.seed)
+	}
 	s.seed = p
 }
 
@@ -73,7 +78,9 @@ func (s *simulation) leech(ctx context.Context, up, down float64, free bool, fin
 	s.wg.Go(func() { p.sw.watch(ctx) })
 	stop := p.node.Accept(s.m.Root(), func(c Conn) { _ = p.sw.join(ctx, c, nil) })
 	d.follow(ctx)
-	d.add(ctx, s.seed.node.addr)
+	for _, o := range append(s.others, s.seed) {
+		d.add(ctx, o.node.addr)
+	}
 	p.sw.fetchInto(s.m, zeros{}, nil, chunk.NewBitfield(s.m.NumChunks()), f)
 	s.wg.Go(p.sw.work)
 	s.wg.Go(func() {
@@ -92,6 +99,7 @@ type outcome struct {
 	n         int
 	last      float64 // time of the last leech that gives, in ideal times
 	median    float64
+	most      float64 // nine of ten were done then
 	seed      float64 // copies that the seed sent
 	duplicate float64 // share of the bytes that came in vain
 	control   float64 // share of the bytes that were no data
@@ -100,8 +108,8 @@ type outcome struct {
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%4d leeches: last after %.2f of the ideal, median %.2f; seed sent %.2f copies; duplicates %.2f %%; control %.3f %%, %.2f lines a chunk",
-		o.n, o.last, o.median, o.seed, 100*o.duplicate, 100*o.control, o.lines)
+	return fmt.Sprintf("%4d leeches: last after %.2f of the ideal, median %.2f, nine of ten %.2f; seed sent %.2f copies; duplicates %.2f %%; control %.3f %%, %.2f lines a chunk",
+		o.n, o.last, o.median, o.most, o.seed, 100*o.duplicate, 100*o.control, o.lines)
 }
 
 func (s *simulation) outcome(ideal time.Duration) outcome {
@@ -129,7 +137,7 @@ func (s *simulation) outcome(ideal time.Duration) outcome {
 		}
 	}
 	slices.Sort(times)
-	o.last, o.median = times[len(times)-1], times[len(times)/2]
+	o.last, o.median, o.most = times[len(times)-1], times[len(times)/2], times[len(times)*9/10]
 	o.seed = float64(s.seed.node.payload.Load()) / float64(s.m.Size())
 	o.duplicate = float64(wasted) / float64(used+wasted)
 	o.control = float64(ctl) / float64(data)
@@ -207,15 +215,25 @@ func TestSimulateMixed(t *testing.T) {
 		up = []float64{1e6, 2e6, 2e6, 2e6, 4e6}[r.IntN(5)]
 		return up, 4 * up
 	}
-	sizes := []int{10, 100}
-	if os.Getenv("SHOAL_SOAK") != "" {
-		sizes = append(sizes, 1000) // three minutes
-	}
-	for _, n := range sizes {
-		o := simulate(t, scenario{n: n, size: 32 << 20, seedUp: 4e6, rates: rates, spread: 2 * time.Second, takers: 0.1, churn: 0.1})
-		t.Log(o)
-		if o.last > 1.6 || o.duplicate > 0.03 || o.control > 0.006 {
-			t.Error("that is too much")
-		}
+	// What must hold at 1,000 holds for fewer too, but for what is lost by chance:
+	// of ten leeches each chunk that comes twice counts for more.
+	for _, most := range []outcome{
+		{n: 10, last: 1.5, duplicate: 0.015, control: 0.003},
+		{n: 100, last: 1.5, duplicate: 0.0125, control: 0.004},
+		{n: 1000, last: 1.5, duplicate: 0.01, control: 0.005},
+	} {
+		t.Run(strconv.Itoa(most.n), func(t *testing.T) {
+			if most.n == 1000 && os.Getenv("SHOAL_SOAK") == "" {
+				t.Skip("three minutes: with SHOAL_SOAK=1")
+			}
+			for range 3 { // the last of a few may have had bad luck
+				o := simulate(t, scenario{n: most.n, size: 32 << 20, seedUp: 4e6, rates: rates, spread: 2 * time.Second, takers: 0.1, churn: 0.1})
+				t.Log(o)
+				if o.last <= most.last && o.duplicate <= most.duplicate && o.control <= most.control {
+					return
+				}
+			}
+			t.Errorf("the limits are %.2f, %.2f %% and %.3f %%", most.last, 100*most.duplicate, 100*most.control)
+		})
 	}
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 	"github.com/shoal-p2p/shoal/manifest"
 )
 
@@ -28,7 +30,7 @@ type keeper interface {
 	Complete(i int) bool
 }
 
-// How many peers one transfer has at once (DESIGN: limits).
+// How many peers one transfer has at once at most.
 const maxPeers = 64
 
 // How often the swarm looks at clocks: late requests, haves to pass on.
@@ -44,6 +46,8 @@ type swarm struct {
 	network Network
 	port    int
 	emit    func(Event)
+	limits  *Limits
+	peerMax int // sessions at once
 
 	mu       sync.Mutex
 	m        *manifest.Manifest // nil until known
@@ -60,7 +64,8 @@ type swarm struct {
 	order    []*PeerStats // peers by arrival
 	past     PeerStats    // sums of those that are not among them any more
 	wasted   int64
-	warned   map[string]bool // what the user was told already
+	badHosts map[netip.Addr]int // how many banned peers each address had
+	warned   map[string]bool    // what the user was told already
 	closing  bool
 	stop     chan struct{} // closed when closing is set
 
@@ -69,29 +74,37 @@ type swarm struct {
 
 	manifests chan arrival // manifests with the right root
 
-	get *fetch // nil when we only serve
+	get   *fetch // nil when we only serve
+	spent spent  // where its time goes
 
 	running sync.WaitGroup // sessions that were let in; entered with mu held and closing unset
 }
 
 // A fetch is the part of a swarm that wants chunks. The swarm's mu guards it.
 type fetch struct {
-	store    keeper
-	buffers  *buffers
-	pick     *picker
-	want     *chunk.Bitfield // wanted and not written yet
-	writing  *chunk.Bitfield // being written by a worker; a second copy must not be
-	asked    []uint8         // how many sessions are asked for a chunk
-	verified *chunk.Bitfield // chunks whose bytes this run has hashed
-	need     func(i int) int64
-	done     int64 // bytes of the selection that are written,
-	total    int64 // and that it has
-	lastByte time.Time
+	store     keeper
+	buffers   *buffers
+	pick      *picker
+	want      *chunk.Bitfield // wanted and not written yet
+	writing   *chunk.Bitfield // being written by a worker; a second copy must not be
+	asked     []uint8         // how many sessions are asked for a chunk,
+	due       []uint8         // and how many of them are not late with it
+	inflight  int             // bytes that all sessions together owe,
+	quiet     int             // those among them that do not come soon (see owesFor),
+	numActive int             // and how many of them owe something
+	verified  *chunk.Bitfield // chunks whose bytes this run has hashed
+	need      func(i int) int64
+	done      int64 // bytes of the selection that are written,
+	total     int64 // and that it has
+	lastByte  time.Time
 
+	flushes   flushes       // bounds what a power cut costs
 	brokenOff int           // chunks that ended in the middle since one was whole and right
 	meter     meter         // what all peers together deliver,
 	meterAt   time.Time     // until when that was measured
 	moved     chan struct{} // closed when the finished share is served instead of the part
+	inOrder   bool          // a stream: the earliest chunk first,
+	until     int           // and none from this one on yet
 	sealed    bool          // complete: the store is being finished and must not change
 	numTwice  int           // chunks that were asked for twice in the endgame,
 	numMoved  int           // and from another peer instead
@@ -117,11 +130,13 @@ type received struct {
 	from *session
 	i    int
 	buf  []byte
+	req  request // what it answers
 }
 
 func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swarm {
 	return &swarm{
 		key: key, network: network, port: port, emit: emit,
+		limits: &noLimits, peerMax: maxPeers,
 		peers:     make(map[[32]byte]*PeerStats),
 		rnd:       rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		stop:      make(chan struct{}),
@@ -149,12 +164,26 @@ func (sw *swarm) warn(text string) {
 	}
 }
 
-// refillAll lets every session that has room ask for more. Called with mu held.
+// refillAll lets every session that has room ask for more: of the last chunks first
+// those that have shown how fast they are. Called with mu held.
 func (sw *swarm) refillAll() {
 	now := time.Now()
-	for _, s := range sw.sessions {
+	all := sw.sessions
+	if sw.get != nil && sw.get.pick.len() <= len(all) {
+		all = slices.Clone(all)
+		slices.SortStableFunc(all, func(a, b *session) int { return cmp.Compare(b.proven(), a.proven()) })
+	}
+	for _, s := range all {
 		s.refill(now)
 	}
+}
+
+// proven returns the rate that the peer has shown, or 0 while it owes us something.
+func (s *session) proven() float64 {
+	if s.overdue {
+		return 0
+	}
+	return s.flow.usual()
 }
 
 // stats returns a copy of what was counted.
@@ -164,8 +193,13 @@ func (sw *swarm) statsNow() Stats {
 	var t Stats
 	t.Wasted = sw.wasted
 	t.Received, t.Sent = sw.past.Received, sw.past.Sent
+	now := time.Now()
 	for _, p := range sw.order {
-		t.Peers = append(t.Peers, *p)
+		one := *p
+		if p.Lines > 0 {
+			one.Time += now.Sub(p.since)
+		}
+		t.Peers = append(t.Peers, one)
 		t.Received += p.Received
 		t.Sent += p.Sent
 	}
@@ -189,7 +223,10 @@ func (sw *swarm) fetchInto(m *manifest.Manifest, st keeper, sel *manifest.Select
 	f.store = st
 	f.buffers = newBuffers(m.MaxChunkLen())
 	f.pick = newPicker(n, sw.rnd)
-	f.asked = make([]uint8, n)
+	if f.pick.inOrder = f.inOrder; !f.inOrder {
+		f.until = n
+	}
+	f.asked, f.due = make([]uint8, n), make([]uint8, n)
 	f.verified = chunk.NewBitfield(n)
 	f.need = neededBytes(m, sel)
 	f.total = m.Size()
@@ -211,7 +248,9 @@ func (sw *swarm) fetchInto(m *manifest.Manifest, st keeper, sel *manifest.Select
 			}
 		case sel == nil || sel.Chunks.Has(i):
 			f.want.Set(i)
-			f.pick.add(i)
+			if i < f.until {
+				f.pick.add(i)
+			}
 		}
 	}
 	sw.mu.Lock()
@@ -234,140 +273,6 @@ func neededBytes(m *manifest.Manifest, sel *manifest.Selection) func(i int) int6
 		}
 		return n
 	}
-}
-
-// work hashes and writes chunks until results is closed. Any number may run.
-func (sw *swarm) work() {
-	for r := range sw.get.results {
-		if err := sw.settle(r); err != nil {
-			sw.get.failed(err)
-		}
-		sw.get.buffers.put(r.buf)
-	}
-}
-
-// settle checks one chunk and writes it. Its error ends the get; a wrong chunk
-// only ends the peer.
-func (sw *swarm) settle(r received) error {
-	f := sw.get
-	sw.mu.Lock()
-	wanted := f.want.Has(r.i)
-	if !wanted {
-		sw.wasted += int64(len(r.buf))
-	}
-	sw.mu.Unlock()
-	if !wanted {
-		return nil // somebody else was faster
-	}
-	if chunk.Sum(r.buf) != sw.m.ChunkHash(r.i) {
-		sw.ban(r.from, r.i, len(r.buf))
-		return nil
-	}
-	// Two peers may have sent it at the same time. The second copy would be
-	// right as well, but may be written after the store was sealed.
-	sw.mu.Lock()
-	wanted = f.want.Has(r.i) && f.writing.Set(r.i)
-	if !wanted {
-		sw.wasted += int64(len(r.buf))
-	}
-	sw.mu.Unlock()
-	if !wanted {
-		return nil
-	}
-	if err := f.store.Write(r.i, r.buf); err != nil {
-		return err
-	}
-	sw.written(r)
-	return nil
-}
-
-// ban ends the connection to a peer that sent wrong bytes for chunk i, which
-// may be -1 for the manifest, and keeps it out from now on.
-func (sw *swarm) ban(s *session, i, n int) {
-	sw.mu.Lock()
-	s.stats.Banned = true
-	sw.wasted += int64(n)
-	if f := sw.get; f != nil && i >= 0 {
-		f.corrupt = i
-		s.giveBack(i)
-	}
-	sw.mu.Unlock()
-	s.end(&CorruptError{Index: i})
-}
-
-// written notes that a chunk is on disk.
-func (sw *swarm) written(r received) {
-	f := sw.get
-	complete := f.store.Complete(r.i)
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	f.writing.Clear(r.i)
-	f.want.Clear(r.i)
-	r.from.stats.Used += int64(len(r.buf))
-	f.done += f.need(r.i)
-	f.lastByte, f.brokenOff = time.Now(), 0
-	f.verified.Set(r.i)
-	if f.asked[r.i] > 0 {
-		f.asked[r.i]--
-	}
-	f.pick.remove(r.i)
-	if f.asked[r.i] > 0 {
-		for _, s := range sw.sessions {
-			s.cancel(r.i)
-		}
-	}
-	if complete {
-		sw.offer(r.i)
-	}
-	if f.want.None() {
-		f.complete()
-	}
-}
-
-// offer lets others fetch chunk i from us. Called with mu held.
-func (sw *swarm) offer(i int) {
-	if sw.have.Set(i) {
-		sw.news = append(sw.news, int32(i))
-	}
-}
-
-// check hashes chunk i as it lies in the store, in small pieces, and takes it
-// back if it is not what it should be: an earlier run wrote it, and disks rot.
-// It reports whether the chunk is right.
-func (sw *swarm) check(i int, buf []byte) (bool, error) {
-	f := sw.get
-	h := chunk.NewHasher()
-	defer h.Release()
-	for off, n := 0, sw.m.ChunkLen(i); off < n; {
-		p := buf[:min(len(buf), n-off)]
-		if err := f.store.ReadAt(i, off, p); err != nil {
-			return false, err
-		}
-		h.Write(p)
-		off += len(p)
-	}
-	if h.Sum() == sw.m.ChunkHash(i) {
-		sw.mu.Lock()
-		f.verified.Set(i)
-		sw.mu.Unlock()
-		return true, nil
-	}
-	sw.mu.Lock()
-	if f.sealed || !f.want.Set(i) { // wanted from here on, so it cannot be sealed
-		sw.mu.Unlock()
-		return false, nil
-	}
-	sw.have.Clear(i)
-	f.done -= f.need(i)
-	sw.mu.Unlock()
-	if err := f.store.Drop(i); err != nil {
-		return false, err
-	}
-	sw.mu.Lock()
-	f.pick.add(i) // only now: its new record must come after the one that drops it
-	sw.refillAll()
-	sw.mu.Unlock()
-	return false, nil
 }
 
 func (sw *swarm) manifestNow() *manifest.Manifest {
@@ -413,7 +318,13 @@ func (sw *swarm) watch(ctx context.Context) {
 					s.poke()
 				}
 			}
-			if sw.get != nil {
+			if f := sw.get; f != nil {
+				f.quiet = 0
+				for _, s := range sw.sessions {
+					if s.owesFor(quietTime, now) {
+						f.quiet += s.inflight
+					}
+				}
 				sw.refillAll() // what was late, or the endgame, may be for somebody else now
 			}
 			sw.mu.Unlock()
@@ -433,7 +344,7 @@ func (sw *swarm) closeAll() {
 	}
 	all := slices.Clone(sw.sessions)
 	sw.mu.Unlock()
-	var wg sync.WaitGroup
+	var wg crew.Crew
 	for _, s := range all {
 		wg.Go(func() { _ = s.conn.Close(nil) })
 	}

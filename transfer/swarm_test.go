@@ -263,7 +263,7 @@ func TestTurns(t *testing.T) {
 }
 
 // A leech serves one that only takes after those that give.
-func TestTurnsOfTakers(t *testing.T) {
+func TestE11TurnsOfTakers(t *testing.T) {
 	w := stillLeech(t, 10*chunk.MinSize)
 	now := time.Now()
 	var all []*session

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/chunk"
 	"github.com/shoal-p2p/shoal/manifest"
+	"github.com/shoal-p2p/shoal/transfer/store"
 )
 
 // Handler is what a Conn calls for each line the other side sends. All calls
@@ -102,6 +103,21 @@ type (
 	}
 	// Resumed reports that Kept of Total bytes are there from an earlier get.
 	Resumed struct{ Kept, Total int64 }
+	// Reusing reports how much of Options.Reuse was read, and how much of that
+	// can be used, in bytes; it comes a few times a second, and once with Done.
+	Reusing struct {
+		Read, Found int64
+		Shared      int64 // of Found: lies on disk only once, under both names
+		Done        bool
+	}
+	// Merging reports that there is something at the place of the share: Kept
+	// files with KeptSize bytes are the same and stay, Fetch others are missing,
+	// differ, or can only be compared when they are here.
+	Merging struct {
+		Path                string
+		Kept, Fetch         int
+		KeptSize, FetchSize int64
+	}
 	// Progress comes a few times a second while a get runs.
 	Progress struct {
 		Done, Total int64   // bytes that are on disk; bytes that the selection has
@@ -139,6 +155,8 @@ type (
 func (Hashing) event()   {}
 func (Found) event()     {}
 func (Resumed) event()   {}
+func (Reusing) event()   {}
+func (Merging) event()   {}
 func (Progress) event()  {}
 func (PeerUp) event()    {}
 func (PeerDown) event()  {}
@@ -157,6 +175,10 @@ type PeerStats struct {
 	Used     int64 // was right, new, and written
 	Sent     int64
 	Banned   bool
+
+	Lines int           // connections to it now
+	Time  time.Duration // in which there was at least one
+	since time.Time     // since when there is one
 }
 
 // Stats counts what a share or a get did so far.
@@ -170,13 +192,24 @@ type Stats struct {
 // Result describes a finished get.
 type Result struct {
 	Manifest *manifest.Manifest
-	Path     string // where the share is now
+	Path     string // where the share is now; of a stream, its name
+	Old      string // where what it has replaced is now; "": nowhere
 	Already  bool   // it was there before; nothing was fetched
 	Size     int64  // bytes of the selection
 	Kept     int64  // bytes that an earlier get had fetched
-	Fetched  int64  // bytes that this one added
+	Reused   int64  // bytes that were found in other files
+	Fetched  int64  // bytes that this one got from peers
 	Elapsed  time.Duration
 	Stats    Stats
+
+	// Of a share that went into a folder that was there: files that had the same
+	// content, those that were left as they are although they differ, the names
+	// that others got from the disk's folder on, and how many were replaced.
+	Merged      bool
+	There       int
+	Skipped     []string
+	Renamed     map[string]string
+	Overwritten int
 }
 
 // ShareOptions say what NewShare shares.
@@ -186,6 +219,10 @@ type ShareOptions struct {
 	Network Network
 	Port    int         // at which Network accepts connections; 0: unknown
 	Events  func(Event) // nil: none
+	Inspect *Inspector  // nil: nobody looks
+
+	Limits   *Limits // nil: none
+	MaxPeers int     // connections at once, 1 to MaxPeers; 0: MaxPeers
 }
 
 // GetOptions say what Get fetches and where it goes.
@@ -193,17 +230,43 @@ type GetOptions struct {
 	Root     chunk.Hash
 	Manifest *manifest.Manifest // nil: asked from the peers
 	Addrs    []string           // host:port of peers to dial
-	Dir      string             // the share becomes Dir/NAME; "" is "."
-	Output   string             // or exactly this path
+
+	// Discover looks for more peers until ctx ends, and tells each address,
+	// host:port, at which there may be one. Such an address is a hint: it is dialled
+	// at most once a second for each host, forgotten if nobody answers, and never
+	// given as a reason for waiting. nil: no other peers than Addrs, those that peers
+	// tell of, and those that come in.
+	Discover func(ctx context.Context, found func(addr string))
+
+	Dir    string // the share becomes Dir/NAME; "" is "."
+	Output string // or exactly this path
+
+	// Sources are asked beside the peers. WebSource makes one of a URL that the
+	// manifest names; nil: those are left alone.
+	Sources   []Source
+	WebSource func(url string) (Source, error)
 
 	Only, Exclude []string // globs; see manifest.Select
+
+	Reuse []string       // files and folders in which chunks of the share may lie
+	Cache manifest.Cache // of what was found in them; nil: none
+
+	// Update replaces what has the final name already, in one step, when the
+	// share is complete; its chunks are reused. With KeepOld it stays beside it.
+	Update, KeepOld bool
 
 	Seed    bool // go on serving after the end, until ctx ends
 	Recheck bool // hash again what an earlier get left
 	AnyName bool // allow names that some systems refuse
 
-	// Timeout is how long to wait while no byte arrives; it must be positive.
-	Timeout time.Duration
+	// Timeout is how long to wait for a first peer; it must be positive.
+	// StallTimeout is how long to wait after that while nothing new comes; 0 is
+	// the same.
+	Timeout, StallTimeout time.Duration
+
+	// Existing says what becomes of files that are at the share's place and have
+	// other content.
+	Existing store.Existing
 
 	// Request is kept in the part, for whoever finds and resumes it.
 	Request []byte
@@ -211,4 +274,19 @@ type GetOptions struct {
 	Network Network
 	Port    int         // at which Network accepts connections; 0: it does not
 	Events  func(Event) // nil: none
+	Inspect *Inspector  // nil: nobody looks
+
+	Limits   *Limits // nil: none
+	MaxPeers int     // connections at once, 1 to MaxPeers; 0: MaxPeers
+}
+
+// MaxPeers is how many connections a transfer has at most.
+const MaxPeers = maxPeers
+
+// orMax returns n, or MaxPeers if n is 0 or more than that.
+func orMax(n int) int {
+	if n < 1 || n > MaxPeers {
+		return MaxPeers
+	}
+	return n
 }

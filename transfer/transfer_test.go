@@ -58,7 +58,13 @@ func writeTree(t testing.TB) string {
 	return dir
 }
 
-func must(t testing.TB, err error) {
+// A failer is a test, of whatever kind.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func must(t failer, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +154,8 @@ func TestGetOneFileAndAgain(t *testing.T) {
 		t.Errorf("a second get fetched again: %+v", res)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "data.bin"), []byte("mine"), 0o640))
-	if _, err = Get(t.Context(), o); !errors.Is(err, store.ErrExists) {
+	var collision *store.CollisionError
+	if _, err = Get(t.Context(), o); !errors.As(err, &collision) || collision.Num != 1 {
 		t.Errorf("get onto another file: %v", err)
 	}
 	got, err = os.ReadFile(filepath.Join(dir, "data.bin"))
@@ -221,7 +228,7 @@ func TestOnly(t *testing.T) {
 }
 
 // One of three peers sends wrong bytes: it is dropped, once, and the tree is right.
-func TestLiarIsBanned(t *testing.T) {
+func TestE01LiarIsBanned(t *testing.T) {
 	n, tree, dir := newMemNet(), writeTree(t), t.TempDir()
 	seeds := []*seed{serveTree(t, n, tree), serveTree(t, n, tree), serveTree(t, n, tree)}
 	for _, s := range seeds {
@@ -252,7 +259,7 @@ func TestLiarIsBanned(t *testing.T) {
 	}
 }
 
-func TestOnlyLiars(t *testing.T) {
+func TestE03OnlyLiars(t *testing.T) {
 	n, tree, dir := newMemNet(), writeTree(t), t.TempDir()
 	s := serveTree(t, n, tree)
 	s.node.twist = func(_, _ int, p []byte) []byte { p[0] ^= 1; return p }
@@ -305,6 +312,64 @@ func TestSeedComesBack(t *testing.T) {
 	_, err := Get(t.Context(), o)
 	must(t, err)
 	same(t, s.Manifest(), filepath.Join(dir, "tree"))
+}
+
+// A get that starts before any seed is there waits for one, and one that loses all
+// of them goes on when one of them returns.
+func TestSeedsComeAndGo(t *testing.T) {
+	n, tree, dir := newMemNet(), writeTree(t), t.TempDir()
+	a, b := serveTree(t, n, tree), serveTree(t, n, tree)
+	o := options(n, dir, a, b)
+	for _, s := range []*seed{a, b} {
+		s.node.up.rate = 10e6
+		s.node.setDeaf(true)
+	}
+	waits, lost := 0, false
+	o.Events = func(e Event) {
+		switch e := e.(type) {
+		case Progress:
+			if e.Done > e.Total/4 && !lost {
+				lost = true
+				for _, s := range []*seed{a, b} {
+					s.node.setDeaf(true)
+					s.sw.hangUp()
+				}
+			}
+		case Waiting:
+			if waits++; !lost {
+				a.node.setDeaf(false)
+			}
+			b.node.setDeaf(false)
+		}
+	}
+	_, err := Get(t.Context(), o)
+	must(t, err)
+	same(t, a.Manifest(), filepath.Join(dir, "tree"))
+	if waits < 2 || !lost {
+		t.Errorf("it waited %d times, and lost all: %v", waits, lost)
+	}
+}
+
+// A get that is given its own address finds out, and does not dial it again.
+func TestOwnAddress(t *testing.T) {
+	n, tree, dir := newMemNet(), writeTree(t), t.TempDir()
+	s := serveTree(t, n, tree)
+	s.node.up.rate = 5e6 // long enough for another try
+	o := options(n, dir, s)
+	us := n.node()
+	counting := &countingNetwork{Network: us}
+	o.Network, o.Port = counting, 7420
+	o.Addrs = append(o.Addrs, us.addr)
+	o.Events = func(e Event) {
+		if up, ok := e.(PeerUp); ok && up.ID == us.ID() {
+			t.Error("it is connected to itself")
+		}
+	}
+	_, err := Get(t.Context(), o)
+	must(t, err)
+	if tries := len(counting.dials(us.addr)); tries != 1 {
+		t.Errorf("its own address was dialled %d times", tries)
+	}
 }
 
 func (sw *swarm) connected() int {

@@ -9,7 +9,7 @@ import "time"
 // and second connections, come after everybody else.
 const (
 	minTurns = 4
-	turnRate = 128 << 10 // bytes/s
+	turnRate = 512 << 10
 	slowTurn = turnRate / 4
 
 	// takerSize is what a peer may take before it should have given something.

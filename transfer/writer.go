@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -12,18 +13,40 @@ import (
 // An outgoing is what the writer works off: control lines first, since they are
 // short and others wait for them, then one segment of data, then it looks again.
 type outgoing struct {
-	seg []byte // for one segment; made when first needed
+	seg []byte // for one segment; nil while nothing is sent
 
 	man    string // rest of the manifest that is being sent
 	manOff int
 
 	size   int // of the next segment, at most
 	i, off int // the chunk that is being sent, and how much of it is out; i < 0: none
+
+	wait    time.Duration   // until the limit lets the next segment pass; 0: it does
+	changed <-chan struct{} // closed if the limit has changed
+}
+
+// segments has the buffers of those writers that are not waiting: of 64 peers
+// few are served at the same time.
+var segments = sync.Pool{New: func() any { return (*[maxSegment]byte)(alignedBuffer(maxSegment)) }}
+
+// hold makes sure that o has a buffer, release gives it back.
+func (o *outgoing) hold() {
+	if o.seg == nil {
+		o.seg = segments.Get().(*[maxSegment]byte)[:]
+	}
+}
+
+func (o *outgoing) release() {
+	if o.seg != nil {
+		segments.Put((*[maxSegment]byte)(o.seg))
+		o.seg = nil
+	}
 }
 
 // write sends until ctx ends or the connection breaks.
 func (s *session) write(ctx context.Context) error {
 	o := outgoing{i: -1, size: segmentSize(0)}
+	defer o.release()
 	if s.sw.port > 0 {
 		if err := s.conn.SendListen(s.sw.port); err != nil {
 			return err
@@ -43,10 +66,18 @@ func (s *session) write(ctx context.Context) error {
 		if more {
 			continue
 		}
+		o.release()
+		// A limit holds back data only: control lines go out meanwhile.
+		var timer <-chan time.Time
+		if o.wait > 0 {
+			timer = time.After(o.wait)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.wake:
+		case <-timer:
+		case <-o.changed:
 		}
 	}
 }
@@ -185,10 +216,11 @@ func (s *session) writeNews() error {
 }
 
 // writeSegment sends the next piece of what the peer wants, and reports whether
-// there is more.
+// there is more that may go out at once.
 func (s *session) writeSegment(o *outgoing) (more bool, err error) {
+	o.wait, o.changed = 0, nil
 	if sent, err := s.writeManifest(o); sent || err != nil {
-		return true, err
+		return o.wait == 0, err
 	}
 	if o.i < 0 {
 		if o.i = s.nextWanted(); o.i < 0 {
@@ -203,11 +235,12 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 		s.sw.mu.Unlock()
 		return true, nil
 	}
-	if o.seg == nil {
-		o.seg = alignedBuffer(maxSegment)
-	}
+	o.hold()
 	i := o.i
-	p := o.seg[:min(o.size, s.sw.m.ChunkLen(i)-o.off)]
+	p := o.seg[:s.sw.limits.up.piece(min(o.size, s.sw.m.ChunkLen(i)-o.off))]
+	if s.held(o, len(p)) {
+		return false, nil
+	}
 	if err := s.sw.read(i, o.off, p, o.seg); errors.Is(err, errStopping) {
 		return false, err
 	} else if err != nil {
@@ -237,6 +270,12 @@ func (s *session) writeSegment(o *outgoing) (more bool, err error) {
 	return true, nil
 }
 
+// held reports whether the limit lets n bytes not pass yet; o says for how long.
+func (s *session) held(o *outgoing, n int) bool {
+	o.wait, o.changed = s.sw.limits.up.take(n, time.Now())
+	return o.wait > 0
+}
+
 // breaksOff reports whether the rest of the chunk that is being sent is of no use:
 // the peer has cancelled it. It learns of that by what comes next, so something
 // must.
@@ -247,7 +286,7 @@ func (s *session) breaksOff() bool {
 }
 
 // writeManifest sends a segment of the manifest if the peer wants it and we
-// know it.
+// know it. sent is also true while the limit does not let it pass.
 func (s *session) writeManifest(o *outgoing) (sent bool, err error) {
 	if o.man == "" {
 		m := s.sw.manifestNow()
@@ -265,10 +304,11 @@ func (s *session) writeManifest(o *outgoing) (sent bool, err error) {
 			return true, err
 		}
 	}
-	if o.seg == nil {
-		o.seg = alignedBuffer(maxSegment)
+	o.hold()
+	n := s.sw.limits.up.piece(copy(o.seg, o.man))
+	if s.held(o, n) {
+		return true, nil
 	}
-	n := copy(o.seg, o.man)
 	if err := s.conn.SendData(-1, o.manOff, o.seg[:n]); err != nil {
 		return true, err
 	}
