@@ -153,7 +153,7 @@ func has(name string) bool {
 
 func startShoal(shoal, dir, path string) (*contestant, error) {
 	s := exec.Command(shoal, "share", "--json", "--quiet", "--listen", "127.0.0.1:0", path)
-	s.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(dir, "seed"))
+	s.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(dir, "seed"), "SHOAL_NO_LAN=1")
 	s.Stderr = os.Stderr
 	out, err := s.StdoutPipe()
 	if err == nil {
@@ -174,7 +174,7 @@ func startShoal(shoal, dir, path string) (*contestant, error) {
 	}
 	c.get = func(out string) *exec.Cmd {
 		g := exec.Command(shoal, "get", "--quiet", "--listen", "127.0.0.1:0", "-o", out, "--peer", e.Listen, e.Ticket)
-		g.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(dir, "leech"))
+		g.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(dir, "leech"), "SHOAL_NO_LAN=1")
 		return g
 	}
 	return c, nil

@@ -9,7 +9,7 @@ import (
 // permute moves the flags of a command before its arguments, so that they may
 // stand anywhere, as GNU has it: "shoal get TICKET DIR -o x" becomes "shoal get
 // -o x -- TICKET DIR". What follows "--" is not looked at. A short flag may
-// have its value attached, as in -ox. "shoal help get" becomes "shoal get --help".
+// have its value attached, as in -ox; flags may also stand before the command. "shoal help get" becomes "shoal get --help".
 func permute(a *cli.App, args []string) ([]string, error) {
 	if len(args) < 2 {
 		return args, nil
@@ -18,10 +18,11 @@ func permute(a *cli.App, args []string) ([]string, error) {
 	if rest[0] == "help" {
 		rest = append(rest[1:len(rest):len(rest)], "--help")
 	}
-	// What stands before the command are flags of the program itself.
+	// What stands before the command then are flags of the program itself.
 	cmds := a.Commands
 	flags := a.Flags
 	for len(cmds) > 0 {
+		rest = verbFirst(cmds, flags, rest)
 		if len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
 			return append(head, rest...), nil
 		}
@@ -92,14 +93,14 @@ func takesValue(f cli.Flag) bool {
 	return ok && d.TakesValue()
 }
 
-// quoteLine returns args as a line for a POSIX shell.
+// quoteLine returns args as a line for a POSIX shell, without the passwords of URLs.
 func quoteLine(args []string) string {
 	var b strings.Builder
 	for i, arg := range args {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(quoteArg(arg))
+		b.WriteString(quoteArg(withoutPassword(arg)))
 	}
 	return b.String()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -19,8 +20,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zeebo/blake3"
+
+	"github.com/shoal-p2p/shoal/transfer"
 )
 
 // The bare pipeline is what a transfer cannot do without: two processes, a file
@@ -208,6 +212,7 @@ func BenchmarkTransfer(b *testing.B) {
 
 	b.Run("bare", func(b *testing.B) {
 		b.SetBytes(size)
+		b.ReportAllocs() // of the process that starts the others; see BenchmarkPipeline
 		for b.Loop() {
 			b.StopTimer()
 			must(b, os.RemoveAll(out))
@@ -230,6 +235,7 @@ func BenchmarkTransfer(b *testing.B) {
 	for _, peers := range []int{1, 4} {
 		b.Run(fmt.Sprintf("shoal/peers=%d", peers), func(b *testing.B) {
 			b.SetBytes(size)
+			b.ReportAllocs()
 			line := []string{"get", "--json", "--quiet", "--listen", "127.0.0.1:0", "-o", out}
 			var ticket string
 			for range peers {
@@ -260,4 +266,51 @@ func BenchmarkTransfer(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkPipeline is a share and a get in one process, with sockets and disk in
+// between, so that what both allocate can be seen.
+func BenchmarkPipeline(b *testing.B) {
+	size := int64(256 << 20)
+	if testing.Short() {
+		size = 32 << 20
+	}
+	dir := b.TempDir()
+	file := filepath.Join(dir, "file")
+	f, err := os.Create(file)
+	must(b, err)
+	_, err = io.CopyN(f, rand.Reader, size)
+	must(b, err)
+	must(b, f.Close())
+
+	here, there := benchNetwork(b), benchNetwork(b)
+	at, _, err := here.listen("127.0.0.1:0")
+	must(b, err)
+	s, err := transfer.NewShare(b.Context(), transfer.ShareOptions{Paths: []string{file}, Network: here, Port: int(at.Port())})
+	must(b, err)
+	ctx, cancel := context.WithCancel(b.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx) }()
+
+	b.SetBytes(size)
+	b.ReportAllocs()
+	out := filepath.Join(dir, "out")
+	for b.Loop() {
+		_, err := transfer.Get(b.Context(), transfer.GetOptions{
+			Root: s.Manifest().Root(), Addrs: []string{at.String()}, Output: out, Network: there, Timeout: time.Minute,
+		})
+		must(b, err)
+		b.StopTimer()
+		must(b, os.RemoveAll(out))
+		b.StartTimer()
+	}
+	cancel()
+	must(b, <-served)
+}
+
+func benchNetwork(b *testing.B) network {
+	n, err := newNetwork()
+	must(b, err)
+	b.Cleanup(func() { must(b, n.Close()) })
+	return n
 }

@@ -28,8 +28,10 @@ func (a *app) demoCommand() *cli.Command {
 		Description: "Starts three peers that share a tree made for it, gets it from all of them, kills the\n" +
 			"receiver midway, resumes, kills a peer, finishes, and compares. Takes some seconds and\n" +
 			"about 700 MB in the folder for temporary files, and leaves nothing behind.\n\n" +
-			"shoal demo",
-		Flags:  []cli.Flag{intFlag("size", "make a tree of `N` MB", "300")},
+			"shoal demo\n" +
+			"shoal demo --quiet\n" +
+			"shoal demo --debug",
+		Flags:  []cli.Flag{intFlag("size", "make a tree of `N` MB", "300"), boolFlag("json", "print JSON lines")},
 		Action: a.demo,
 	}
 }
@@ -87,7 +89,12 @@ func (a *app) demo(cc *cli.Context) (err error) {
 // say prints one line of the story. It is what the command is for, so it goes
 // to standard output.
 func (d *demo) say(format string, args ...any) {
-	fmt.Fprintln(d.a.stdout, escape(fmt.Sprintf(format, args...)))
+	text := fmt.Sprintf(format, args...)
+	if d.a.json {
+		_ = d.a.event("demo", map[string]any{"text": text}) // the story goes on without a reader
+		return
+	}
+	fmt.Fprintln(d.a.stdout, escape(text))
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -251,7 +258,7 @@ func (c child) wait() error {
 func (d *demo) start(ctx context.Context, home string, args ...string) (child, io.Reader, error) {
 	cmd := exec.CommandContext(ctx, d.exe, args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SHOAL_") && !strings.HasPrefix(v, "SHOAL_TEST_") }),
-		"SHOAL_HOME="+filepath.Join(d.tmp, home))
+		"SHOAL_HOME="+filepath.Join(d.tmp, home), "SHOAL_NO_LAN=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return child{}, nil, err
@@ -341,7 +348,7 @@ type receiver struct {
 
 func (d *demo) get(ctx context.Context, dest string, seeds [3]seed) (*receiver, error) {
 	began := time.Now()
-	c, out, err := d.start(ctx, "receiver", "get", "--json", "--quiet", "--listen", "127.0.0.1:0", "--timeout", "30s",
+	c, out, err := d.start(ctx, "receiver", "get", "--json", "--quiet", "--listen", "127.0.0.1:0", "--timeout", "30s", "--stall-timeout", "30s",
 		"--peer", seeds[1].addr, "--peer", seeds[2].addr, seeds[0].ticket, dest)
 	if err != nil {
 		return nil, err
@@ -473,7 +480,7 @@ func (d *demo) killSeed(ctx context.Context, r *receiver, s seed, dest string, k
 
 // partKept returns how many bytes the interrupted, or running, get in dest has.
 func partKept(dest string) int64 {
-	parts, err := findParts(dest)
+	parts, err := pendingIn(dest)
 	if err != nil || len(parts) != 1 {
 		return 0
 	}

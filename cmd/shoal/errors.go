@@ -71,6 +71,9 @@ func (a *app) report(err error) int {
 		return 0
 	}
 	code, msg := explain(err)
+	if a.json {
+		_ = a.event("error", map[string]any{"code": code, "text": msg}) // if nobody reads it, the code says it
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.line("shoal: " + msg)
@@ -109,6 +112,8 @@ func classify(err error) (code int, hint string) {
 		noPeer      *transfer.NoPeerError
 		stalled     *transfer.StalledError
 		integrity   *transfer.IntegrityError
+		several     *transfer.NotOneFileError
+		output      *transfer.WriteError
 		noSpace     *store.NoSpaceError
 		disk        *store.DiskError
 		locked      *store.LockedError
@@ -116,6 +121,8 @@ func classify(err error) (code int, hint string) {
 		path        *manifest.PathError
 		syntax      *manifest.SyntaxError
 		netErr      *net.OpError
+		collision   *store.CollisionError
+		blocked     *store.BlockedError
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -128,6 +135,12 @@ func classify(err error) (code int, hint string) {
 		return codeInterrupted, ""
 
 	case errors.As(err, &noPeer):
+		if noPeer.NoList {
+			return codeNoPeer, "a ticket alone needs a peer, or a pack, for the list of what is shared; with FILE.shoal instead of it, --from is enough"
+		}
+		if noPeer.Sources {
+			return codeNoPeer, "name another with --from, or a peer with --peer HOST:PORT; the same line goes on"
+		}
 		if noPeer.NoShare {
 			return codeNoShare, "check the ticket, and that the other side still shares this"
 		}
@@ -139,6 +152,10 @@ func classify(err error) (code int, hint string) {
 		return codeStalled, "what came is kept; the same line goes on"
 	case errors.As(err, &integrity):
 		return codeIntegrity, "what was right is kept; the same line goes on with other peers"
+	case errors.As(err, &several):
+		return codeUsage, "choose one with --only, or name a folder with -o"
+	case errors.As(err, &output):
+		return codeInterrupted, "nothing of it is kept; the same line starts anew"
 	case errors.Is(err, peer.ErrNoShare):
 		return codeNoShare, "check the ticket"
 
@@ -146,7 +163,13 @@ func classify(err error) (code int, hint string) {
 		return codeDisk, "free some and run the same line again"
 	case errors.As(err, &locked):
 		return codeRunning, "wait for it, or end it"
-	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrOtherShare), errors.Is(err, store.ErrNotPart):
+	case errors.As(err, &collision):
+		return codeRefused, "run the same line with --overwrite (replaces), --rename (puts the share's beside it, as NAME.1) or --skip (leaves it); --update replaces all of it"
+	case errors.As(err, &blocked):
+		return codeRefused, "move it away, choose another place with -o PATH, or replace it with --update"
+	case errors.Is(err, store.ErrExists):
+		return codeRefused, "move it away, choose another place with -o PATH, or replace it with --update"
+	case errors.Is(err, store.ErrOtherShare), errors.Is(err, store.ErrNotPart):
 		return codeRefused, "move it away, or choose another place with -o PATH"
 	case errors.Is(err, manifest.ErrVersion):
 		return codeRefused, "another version of shoal is needed"

@@ -6,17 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shoal-p2p/shoal/manifest"
 	"github.com/shoal-p2p/shoal/transfer"
-	"github.com/shoal-p2p/shoal/transfer/state"
+	"github.com/shoal-p2p/shoal/transfer/store"
 )
 
 func (a *app) getCommand() *cli.Command {
@@ -25,16 +25,24 @@ func (a *app) getCommand() *cli.Command {
 		Usage:     "fetch a share from all peers that have it",
 		ArgsUsage: "TICKET|FILE.shoal [DIR]",
 		Description: "The share appears, complete and checked, as DIR/NAME; DIR is the current folder unless\n" +
-			"given. Whatever stops it, the same line goes on from where it was.\n\n" +
+			"given. Whatever stops it, the same line goes on from where it was. TICKET may be\n" +
+			"- for standard input or @FILE for the file it is in, or be left to SHOAL_TICKET.\n\n" +
 			"shoal get shoal:...\n" +
 			"shoal get shoal:... /data --peer 192.0.2.7:7420 --seed\n" +
-			"shoal get photos.shoal -o pictures --only '*.jpg' --peer laptop:7420",
+			"shoal get shoal:... /data --update --keep-old\n" +
+			"shoal get shoal:... --reuse ~/Downloads --reuse /old/photos\n" +
+			"shoal get photos.shoal -o pictures --only '*.jpg' --peer laptop:7420\n" +
+			"shoal get @ticket -o - | tar x",
 		Flags: append(
 			[]cli.Flag{
-				stringFlag("output", "the share becomes exactly `PATH`", "o"),
+				stringFlag("output", "the share becomes exactly `PATH`; - writes one file to standard output", "o"),
 				listFlag("only", "fetch only what matches `GLOB`; may be repeated"),
 				listFlag("exclude", "leave out what matches `GLOB`; may be repeated"),
 				boolFlag("any-name", "allow names that other systems refuse"),
+				boolFlag("plan", "print what would be kept, fetched, from whom and where, and do nothing"),
+				listFlag("reuse", "take what can be used from the files in `DIR`, or from one file; may be repeated"),
+				boolFlag("update", "replace what has the name already, in one step, and fetch only what has changed"),
+				boolFlag("keep-old", "with --update: keep what was replaced, as NAME.old"),
 			},
 			getFlags()...,
 		),
@@ -44,14 +52,18 @@ func (a *app) getCommand() *cli.Command {
 
 // getFlags are those of get and resume.
 func getFlags() []cli.Flag {
-	return []cli.Flag{
+	flags := []cli.Flag{
 		listFlag("peer", "also fetch from the peer at `HOST:PORT`; may be repeated"),
 		boolFlag("seed", "go on serving when it is complete, until Ctrl-C"),
 		stringFlag("listen", "`HOST:PORT`, :PORT or PORT to serve at meanwhile; \"off\" for not at all (default: any free port)"),
-		&cli.DurationFlag{Name: "timeout", Usage: "give up when nothing has come for `TIME`", Value: 30 * time.Minute, EnvVars: env("timeout")},
+		boolFlag("overwrite", "replace files that are there and differ"),
+		boolFlag("rename", "put files beside those that are there and differ, as NAME.1"),
+		boolFlag("skip", "leave files that are there and differ as they are"),
+		noLANFlag(),
 		boolFlag("recheck", "hash again what an interrupted get has left"),
 		boolFlag("json", "print JSON lines on standard output"),
 	}
+	return slices.Concat(flags, fromFlags(), waitFlags(), limitFlags())
 }
 
 // A request is what a get was asked for. It is kept with what it has fetched,
@@ -62,6 +74,12 @@ type request struct {
 	Only    []string `json:"only,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
 	AnyName bool     `json:"any_name,omitempty"`
+	Reuse   []string `json:"reuse,omitempty"` // absolute
+	From    []string `json:"from,omitempty"`  // absolute, or URLs without users
+
+	Existing store.Existing `json:"existing,omitempty"`
+	Update   bool           `json:"update,omitempty"`
+	KeepOld  bool           `json:"keep_old,omitempty"`
 }
 
 func (a *app) get(cc *cli.Context) error {
@@ -75,8 +93,10 @@ func (a *app) get(cc *cli.Context) error {
 		return usagef("both DIR and -o say where the share goes; give one of them")
 	case len(args) == 2:
 		dir = args[1]
-	case output == "-":
-		return usagef("-o - is not supported yet; name a file")
+	case output == toStdout:
+		if err := a.checkStream(cc); err != nil {
+			return err
+		}
 	case cc.IsSet("output") && output == "":
 		return usagef("-o needs a path")
 	case output != "":
@@ -93,22 +113,90 @@ func (a *app) get(cc *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	timeout, err := timeoutOf(cc)
+	timeout, stall, err := timeoutsOf(cc)
+	if err != nil {
+		return err
+	}
+	existing, err := existingOf(cc)
 	if err != nil {
 		return err
 	}
 	if err := checkFolder(dir); err != nil {
 		return err
 	}
-	addrs := merge(src.addrs, peers)
-	if len(addrs) == 0 && !cc.IsSet("listen") {
-		return usagef("no peer is known: %s names none; add --peer HOST:PORT, or use the ticket that share prints", src.name)
+	old, err := reusePaths(cc.StringSlice("reuse"))
+	if err != nil {
+		return err
 	}
-	req := request{Version: 1, Addrs: addrs, Only: cc.StringSlice("only"), Exclude: cc.StringSlice("exclude"), AnyName: cc.Bool("any-name")}
-	return a.fetch(cc, transfer.GetOptions{
-		Root: src.root, Manifest: src.manifest, Addrs: addrs, Dir: dir, Output: output,
-		Only: req.Only, Exclude: req.Exclude, AnyName: req.AnyName, Timeout: timeout,
-	}, req, quoteLine(a.args))
+	sources, from, err := fromSources(cc.StringSlice("from"))
+	if err != nil {
+		return err
+	}
+	addrs := merge(src.addrs, peers)
+	known := len(addrs) > 0 || src.manifest != nil && len(sources)+len(src.manifest.Web()) > 0
+	if !known && !cc.IsSet("listen") && cc.Bool("no-lan") {
+		return usagef("no peer is known: %s names none; add --peer HOST:PORT, use the ticket that share prints, or leave out --no-lan", src.name)
+	}
+	req := request{
+		Version: 1, Addrs: addrs, Only: cc.StringSlice("only"), Exclude: cc.StringSlice("exclude"), AnyName: cc.Bool("any-name"),
+		Reuse: old, From: from, Existing: existing,
+		Update: cc.Bool("update"), KeepOld: cc.Bool("keep-old"),
+	}
+	switch {
+	case req.Update && len(req.Only)+len(req.Exclude) > 0:
+		return usagef("--update replaces all that is there, and --only or --exclude would leave out a part; use --overwrite")
+	case req.Update && existing != store.Refuse:
+		return usagef("--update replaces all that is there; leave out --overwrite, --rename and --skip")
+	case req.Update && cc.Bool("plan"):
+		return usagef("--plan says what a get without --update would do; leave one of them out")
+	case req.KeepOld && !req.Update:
+		return usagef("--keep-old belongs to --update: nothing else replaces all that is there")
+	}
+	o := transfer.GetOptions{
+		Root: src.root, Manifest: src.manifest, Addrs: addrs, Sources: sources, Dir: dir, Output: output,
+		Only: req.Only, Exclude: req.Exclude, AnyName: req.AnyName, Timeout: timeout, StallTimeout: stall,
+		Existing: existing,
+	}
+	if cc.Bool("plan") {
+		return a.plan(cc, o)
+	}
+	return a.fetch(cc, o, req, quoteLine(a.args))
+}
+
+// reusePaths checks the values of --reuse and makes them absolute.
+func reusePaths(values []string) ([]string, error) {
+	var paths []string
+	for _, v := range values {
+		fi, err := os.Stat(v)
+		switch {
+		case v == "" || errors.Is(err, fs.ErrNotExist):
+			return nil, usagef("--reuse: there is no file or folder %q", v)
+		case err != nil:
+			return nil, err
+		case !fi.IsDir() && !fi.Mode().IsRegular():
+			return nil, usagef("--reuse: %q is neither a file nor a folder", v)
+		}
+		if v, err = filepath.Abs(v); err != nil {
+			return nil, err
+		}
+		paths = append(paths, v)
+	}
+	return paths, nil
+}
+
+// existingOf returns what the user wants of files that are there and differ.
+func existingOf(cc *cli.Context) (how store.Existing, err error) {
+	given := 0
+	for name, h := range map[string]store.Existing{"overwrite": store.Overwrite, "rename": store.Rename, "skip": store.Skip} {
+		if cc.Bool(name) {
+			how = h
+			given++
+		}
+	}
+	if given > 1 {
+		return 0, usagef("--overwrite, --rename and --skip are three ways to treat a file that is there; give one of them")
+	}
+	return how, nil
 }
 
 // checkFolder reports a DIR that cannot be one. A missing one is made later.
@@ -129,19 +217,28 @@ func (a *app) fetch(cc *cli.Context, o transfer.GetOptions, req request, line st
 		return err
 	}
 	o.Seed, o.Recheck = cc.Bool("seed"), cc.Bool("recheck")
+	if o.Limits, o.MaxPeers, err = a.readLimits(cc); err != nil {
+		return err
+	}
+	o.Reuse, o.Update, o.KeepOld = req.Reuse, req.Update, req.KeepOld
+	defer closeSources(o.Sources)
+	if !cc.Bool("no-web") {
+		o.WebSource = webSource(o.Addrs)
+	}
 	n, err := newNetwork()
 	if err != nil {
 		return err
 	}
 	defer n.Close()
-	if listen := cc.String("listen"); listen != "off" {
+	var at netip.AddrPort
+	if listen := cc.String("listen"); listen != "off" && o.Output != toStdout {
 		addr := ":0"
 		if cc.IsSet("listen") {
 			if addr, _, err = parseListen(listen); err != nil {
 				return err
 			}
 		}
-		at, _, err := n.listen(addr)
+		at, _, err = n.listen(addr)
 		switch {
 		case err == nil:
 			o.Port = int(at.Port())
@@ -151,17 +248,34 @@ func (a *app) fetch(cc *cli.Context, o transfer.GetOptions, req request, line st
 		default:
 			a.debugf("serving nobody: %v", err)
 		}
-	} else if o.Seed {
+	} else if o.Seed { // a stream never does
 		return usagef("--seed serves, and --listen off does not; leave one of them out")
 	}
 
 	ctx, cancel := context.WithCancelCause(cc.Context)
 	defer cancel(nil)
+	if len(o.Reuse) > 0 || o.Update {
+		cache := a.state().Cache()
+		o.Cache = cache
+		defer func() {
+			if cerr := cache.Close(); cerr != nil {
+				a.debugf("hash cache: %v", cerr)
+			}
+		}()
+	}
 	g := &getting{a: a, o: &o, json: cc.Bool("json"), abort: cancel, started: time.Now(), state: a.state()}
 	o.Network, o.Events = n, g.event
+	a.tells(g.status)
+	o.Discover = a.discoverer(cc, o.Root, at)
 	defer g.background.Wait()
+	defer g.leave()
 
-	res, err := transfer.Get(ctx, o)
+	o.Inspect = new(transfer.Inspector)
+	w, stop := a.explainRun(o.Inspect, g.about)
+	defer stop()
+	g.watch = w
+
+	res, err := a.move(ctx, o)
 	a.finishBar()
 	switch {
 	case err == nil:
@@ -169,220 +283,12 @@ func (a *app) fetch(cc *cli.Context, o transfer.GetOptions, req request, line st
 	case g.result != nil && ctx.Err() != nil: // it was only serving any more
 		return nil
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		if o.Output == toStdout {
+			return fmt.Errorf("%w; of what goes to standard output nothing is kept", err)
+		}
 		return &interruptedError{cause: context.Cause(ctx), done: g.done, total: g.total, line: line}
 	case g.selErr != nil:
 		return selectError(g.selErr)
 	}
 	return err
-}
-
-// A getting shows what a get does.
-type getting struct {
-	a     *app
-	o     *transfer.GetOptions
-	json  bool
-	abort context.CancelCauseFunc
-	state *state.Store
-
-	started     time.Time
-	done, total int64
-	shown       time.Time // when a line was last printed
-	waitShown   time.Time
-	jsonAt      time.Time
-	result      *transfer.Result
-	selErr      error  // why the globs choose nothing
-	part        string // as it is on the list of transfers
-
-	// The list of transfers is kept in the background: another process may
-	// have its file open.
-	background sync.WaitGroup
-}
-
-// event is called by Get, one at a time.
-func (g *getting) event(e transfer.Event) {
-	a := g.a
-	switch e := e.(type) {
-	case transfer.Found:
-		sel, err := choose(e.Manifest, g.o.Only, g.o.Exclude)
-		if err != nil {
-			g.selErr = err // Get is about to find the same
-			break
-		}
-		g.total = e.Manifest.Size()
-		if sel != nil {
-			g.total = sel.Size
-			a.sayf("getting %s of %s", countSize(sel.NumFiles, sel.Size), describe(e.Manifest))
-		} else {
-			a.sayf("getting %s", describe(e.Manifest))
-		}
-		g.remember(e.Manifest)
-		g.emit("found", map[string]any{"name": e.Manifest.Name(), "size": e.Manifest.Size(), "chunks": e.Manifest.NumChunks(), "from": e.From})
-	case transfer.Resumed:
-		g.done, g.total = e.Kept, e.Total
-		a.sayf("resumed at %d %%, %s kept", percent(e.Kept, e.Total), bytesText(e.Kept))
-		g.emit("resumed", map[string]any{"kept": e.Kept, "total": e.Total})
-	case transfer.Progress:
-		g.progress(e)
-	case transfer.PeerUp:
-		a.debugf("%s is connected", e.Addr)
-		g.emit("peer_up", map[string]any{"addr": e.Addr})
-	case transfer.PeerDown:
-		switch {
-		case e.Banned:
-			a.warnf("%s sent wrong bytes and is not asked again: %v", e.Addr, e.Err)
-		case e.Err != nil:
-			a.debugf("%s is gone: %v", e.Addr, e.Err)
-		default:
-			a.debugf("%s is gone", e.Addr)
-		}
-		g.emit("peer_down", map[string]any{"addr": e.Addr, "error": errText(e.Err), "banned": e.Banned})
-	case transfer.Waiting:
-		g.emit("waiting", map[string]any{"reasons": e.Reasons})
-		if time.Since(g.waitShown) < 10*time.Second {
-			break
-		}
-		g.waitShown = time.Now()
-		left := durationText(max(0, g.o.Timeout-time.Since(e.Since)))
-		if len(e.Reasons) == 0 {
-			a.sayf("waiting for a peer to connect (giving up in %s)", left)
-			break
-		}
-		a.sayf("waiting: %s (giving up in %s)", strings.Join(e.Reasons, "; "), left)
-	case transfer.Skipped:
-		a.warnf("skipped %q: %s", e.Path, e.Why)
-	case transfer.Warning:
-		a.warnf("%s", e.Text)
-		g.emit("warning", map[string]any{"text": e.Text})
-	case transfer.Finishing:
-		a.progress(g.total, g.total, "writing the last of it to disk")
-		g.emit("finishing", nil)
-	case transfer.Finished:
-		a.finishBar()
-		g.result = e.Result
-		g.summary(e.Result)
-		if g.o.Seed && !e.Result.Already {
-			a.sayf("serving it at port %d; Ctrl-C ends it", g.o.Port)
-		}
-	}
-}
-
-// ended tells what is only known when nothing runs any more.
-func (g *getting) ended(res *transfer.Result) error {
-	if g.result == nil {
-		g.summary(res)
-	}
-	if g.o.Seed && res.Stats.Sent > 0 {
-		g.a.sayf("%s", sentSummary(res.Size, res.Stats))
-	}
-	return nil
-}
-
-func (g *getting) progress(e transfer.Progress) {
-	g.done = e.Done
-	if e.Total > 0 {
-		g.total = e.Total
-	}
-	now := time.Now()
-	if g.json && now.Sub(g.jsonAt) >= 450*time.Millisecond {
-		g.jsonAt = now
-		g.emit("progress", map[string]any{"done": e.Done, "total": e.Total, "rate": e.Rate, "peers": e.Peers})
-	}
-	if e.Total <= 0 {
-		return
-	}
-	text := bytesText(e.Done) + " of " + bytesText(e.Total)
-	if e.Rate > 0 {
-		text += fmt.Sprintf(", %s/s, %s left", bytesText(int64(e.Rate)), durationText(time.Duration(float64(e.Total-e.Done)/e.Rate*float64(time.Second))))
-	}
-	text += ", " + count(e.Peers, "peer")
-	g.a.progress(e.Done, e.Total, text)
-	if g.shown.IsZero() {
-		g.shown = now
-	}
-	if !g.a.tty && now.Sub(g.shown) >= time.Minute {
-		g.shown = now
-		g.a.sayf("%d %%: %s", percent(e.Done, e.Total), text)
-	}
-}
-
-// summary tells how a get went, and takes it off the list of transfers.
-func (g *getting) summary(res *transfer.Result) {
-	a := g.a
-	g.result = res
-	g.forget()
-	fields := map[string]any{
-		"path": res.Path, "size": res.Size, "already": res.Already, "kept": res.Kept, "fetched": res.Fetched,
-		"received": res.Stats.Received, "wasted": res.Stats.Wasted, "seconds": res.Elapsed.Seconds(), "peers": peersJSON(res.Stats.Peers),
-	}
-	g.emit("finished", fields)
-	if res.Already {
-		a.sayf("%s is there already, complete and right (%s)", res.Path, bytesText(res.Size))
-		return
-	}
-	s := fmt.Sprintf("got %s: %s in %s", res.Path, bytesText(res.Fetched), durationText(res.Elapsed))
-	if d := res.Elapsed.Seconds(); res.Fetched > 0 && d > 0 {
-		s += fmt.Sprintf(" (%s/s)", bytesText(int64(float64(res.Fetched)/d)))
-	}
-	if res.Kept > 0 {
-		s += fmt.Sprintf(", %s kept from before", bytesText(res.Kept))
-	}
-	a.sayf("%s", s)
-	for _, p := range res.Stats.Peers {
-		switch {
-		case p.Banned:
-			a.sayf("  %9s from %s, which sent wrong bytes", bytesText(p.Used), p.Addr)
-		case p.Received > 0:
-			a.sayf("  %9s from %s", bytesText(p.Used), p.Addr)
-		}
-	}
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-func (g *getting) emit(name string, fields map[string]any) {
-	if !g.json {
-		return
-	}
-	if err := g.a.event(name, fields); err != nil {
-		g.json = false
-		g.abort(fmt.Errorf("%w: %w", errStdout, err))
-	}
-}
-
-// remember puts the get on the list of transfers.
-func (g *getting) remember(m *manifest.Manifest) {
-	dest := g.o.Output
-	if dest == "" {
-		dest = filepath.Join(g.o.Dir, m.Name())
-	}
-	dest, err := filepath.Abs(dest)
-	if err != nil || g.part != "" {
-		return
-	}
-	g.part = dest + manifest.PartSuffix
-	t := state.Transfer{Part: g.part, Dest: dest, Root: m.Root().String(), Size: m.Size(), Started: g.started}
-	g.background.Go(func() {
-		if err := g.state.Add(t); err != nil {
-			g.a.debugf("list of transfers: %v", err)
-		}
-	})
-}
-
-// forget takes the get off the list.
-func (g *getting) forget() {
-	part := g.part
-	if part == "" {
-		return
-	}
-	g.background.Wait() // for the Add
-	g.background.Go(func() {
-		if err := g.state.Remove(part); err != nil {
-			g.a.debugf("list of transfers: %v", err)
-		}
-	})
 }

@@ -18,12 +18,14 @@ func (a *app) lsCommand() *cli.Command {
 		Description: "One line an entry: mode, size, time (UTC), path. With globs, what a get with the same\n" +
 			"globs would fetch.\n\n" +
 			"shoal ls shoal:...\n" +
-			"shoal ls photos.shoal --only '*.jpg'",
+			"shoal ls photos.shoal --only '*.jpg'\n" +
+			"shoal ls shoal:... --json",
 		Flags: []cli.Flag{
 			listFlag("peer", "ask the peer at `HOST:PORT`; may be repeated"),
 			listFlag("only", "only what matches `GLOB`; may be repeated"),
 			listFlag("exclude", "leave out what matches `GLOB`; may be repeated"),
 			&cli.DurationFlag{Name: "timeout", Usage: "give up when no peer answers for `TIME`", Value: 30 * time.Second, EnvVars: env("timeout")},
+			noLANFlag(),
 			boolFlag("json", "print JSON lines"),
 		},
 		Action: a.ls,

@@ -11,8 +11,13 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/shoal-p2p/shoal/transfer"
 )
 
 func main() {
@@ -31,27 +36,50 @@ func run(args []string, stdout, stderr *os.File) int {
 			_ = os.Unsetenv(name)
 		}
 	}
-	a := &app{args: args, ui: newUI(stdout, stderr)}
-	ctx, stop := withSignals(context.Background())
+	a := &app{args: args, ui: newUI(stdout, stderr), onTerminal: term.IsTerminal(int(stderr.Fd()))}
+	ctx, stop := withSignals(context.Background(), a.hangup, a.printStatus)
 	defer stop()
-	err := a.run(ctx)
-	a.finishBar()
-	return a.report(err)
+	return a.guard(func() int {
+		err := a.run(ctx)
+		a.finishBar()
+		return a.report(err)
+	})
+}
+
+// printStatus prints one line that says how far things are.
+func (a *app) printStatus() {
+	text := "nothing to say yet"
+	if f := a.toTell.Load(); f != nil {
+		text = (*f)()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.line("shoal: " + text) // it was asked for, so --quiet does not matter
 }
 
 // An app is one run of the program.
 type app struct {
 	*ui
-	args []string // as they were typed, for the line that resumes
+	args     []string // as they were typed, for the line that resumes
+	permuted []string // flags first, as the library wants them
+
+	settingsMu sync.Mutex
+	settings   settings
+	up, down   int64 // the limits, in bytes/s; 0: none
+	onTerminal bool  // stderr was one at the start
+
+	toTell atomic.Pointer[func() string] // says how far things are; nil: nobody knows
+	limits transfer.Limits
 }
 
 func (a *app) run(ctx context.Context) error {
 	c := a.cli()
-	args, err := permute(c, a.args)
-	if err != nil {
+	var err error
+	if a.permuted, err = permute(c, a.args); err != nil {
 		return err
 	}
-	return c.RunContext(ctx, args)
+	a.warnOfVariables(c.Commands)
+	return c.RunContext(ctx, a.permuted)
 }
 
 func (a *app) cli() *cli.App {
@@ -70,19 +98,27 @@ func (a *app) cli() *cli.App {
 		Commands: []*cli.Command{
 			a.shareCommand(),
 			a.getCommand(),
+			a.adoptCommand(),
 			a.resumeCommand(),
 			a.statusCommand(),
+			a.forgetCommand(),
+			a.whyCommand(),
+			a.doctorCommand(),
 			a.lsCommand(),
 			a.verifyCommand(),
+			a.packCommand(),
 			a.manifestCommand(),
 			a.demoCommand(),
+			a.manCommand(),
+			a.completionCommand(),
 			a.versionCommand(),
+			a.completeCommand(),
 		},
 	}
 	c.Flags = []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version"}}
 	c.Action = func(cc *cli.Context) error {
 		if cc.Bool("version") {
-			return a.printVersion()
+			return a.printVersion(false)
 		}
 		if name := cc.Args().First(); name != "" {
 			return unknownCommand(name, c.Commands)
@@ -113,24 +149,20 @@ func (a *app) prepare(cmds []*cli.Command) {
 			cmd.Flags,
 			boolFlag("quiet", "print nothing but results and errors", "q"),
 			boolFlag("debug", "print what goes on inside"),
+			stringFlag("config", "read the defaults of flags from `FILE` instead of config.toml in the place for configurations"),
 		)
+		withExamples(cmd)
 		action := cmd.Action
 		cmd.Action = func(cc *cli.Context) error {
+			err := a.settle(cc)
 			a.set(cc.Bool("quiet"), cc.Bool("debug"))
-			return action(cc)
+			a.json = err == nil && cc.Bool("json")
+			if err == nil {
+				err = action(cc)
+			}
+			return a.settings.blame(err)
 		}
 	}
-}
-
-func unknownCommand(name string, cmds []*cli.Command) error {
-	msg := fmt.Sprintf("there is no command %q", name)
-	for _, c := range cmds {
-		if near(name, c.Name) {
-			msg += fmt.Sprintf("; did you mean %s?", c.Name)
-			break
-		}
-	}
-	return &usageError{msg: msg, see: "shoal --help"}
 }
 
 // near reports whether got could be a slip for want: a letter wrong, missing,
@@ -159,12 +191,17 @@ func onUsageError(cc *cli.Context, err error, _ bool) error {
 	if cc.Command != nil && cc.Command.HelpName != "" {
 		see = cc.Command.HelpName + " --help"
 	}
-	msg := err.Error()
+	var flags []cli.Flag
+	if cc.Command != nil {
+		flags = cc.Command.Flags
+	}
+	msg := flagErrorText(err.Error(), flags)
 	if flag, ok := strings.CutPrefix(msg, "flag provided but not defined: -"); ok {
-		if len(flag) > 1 {
-			flag = "-" + flag
+		var flags []cli.Flag
+		if cc.Command != nil {
+			flags = cc.Command.Flags
 		}
-		msg = "there is no flag -" + flag
+		msg = unknownFlag(flag, flags)
 	}
 	return &usageError{msg: msg, see: see}
 }
@@ -189,7 +226,7 @@ func usagef(format string, args ...any) error {
 // arguments returns the arguments of a command, which must be between lo and hi
 // in number; hi < 0 is no limit.
 func arguments(cc *cli.Context, lo, hi int) ([]string, error) {
-	args := cc.Args().Slice()
+	args := withTicket(cc.Command.ArgsUsage, cc.Args().Slice())
 	see := "shoal " + cc.Command.FullName() + " --help"
 	switch {
 	case len(args) < lo:

@@ -17,15 +17,17 @@ func (a *app) manifestCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "manifest",
 		Usage:     "make and look at manifest files",
-		ArgsUsage: "create|show",
+		ArgsUsage: "create|show|diff",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "create",
 				Usage:     "hash files and folders into a manifest, without serving them",
 				ArgsUsage: "PATH...",
 				Description: "Writes the manifest to the file that -o names, or to standard output.\n\n" +
-					"shoal manifest create photos -o photos.shoal",
-				Flags:  append(buildFlags(), stringFlag("output", "write to `FILE.shoal`", "o")),
+					"shoal manifest create photos -o photos.shoal\n" +
+					"shoal manifest create photos notes.txt --name backup -o backup.shoal\n" +
+					"shoal manifest create photos --exclude '*.tmp'",
+				Flags:  append(buildFlags(), stringFlag("output", "write to `FILE.shoal`", "o"), boolFlag("json", "print a JSON line about it on standard output; needs -o")),
 				Action: a.manifestCreate,
 			},
 			{
@@ -33,9 +35,13 @@ func (a *app) manifestCommand() *cli.Command {
 				Usage:     "print what a manifest says about itself, and its chunks",
 				ArgsUsage: "FILE.shoal",
 				Description: "After the head, one line a chunk: number, offset, length, hash.\n\n" +
-					"shoal manifest show photos.shoal",
+					"shoal manifest show photos.shoal\n" +
+					"shoal manifest show photos.shoal --quiet\n" +
+					"shoal manifest show -- -odd-name.shoal",
+				Flags:  []cli.Flag{boolFlag("json", "print JSON lines")},
 				Action: a.manifestShow,
 			},
+			a.manifestDiffCommand(),
 		},
 	}
 }
@@ -53,10 +59,14 @@ func (a *app) manifestCreate(cc *cli.Context) error {
 		return err
 	}
 	out := cc.String("output")
+	if cc.Bool("json") && (out == "" || out == "-") {
+		return usagef("--json: the manifest itself goes to standard output; name a file with -o")
+	}
 	if fi, err := os.Stat(out); out != "" && err == nil && fi.IsDir() {
 		return refuse(codeRefused, "name the file", "%q is a folder", out)
 	}
 	h := a.newHashing()
+	a.tells(h.status)
 	cache := a.state().Cache()
 	build.Cache, build.Progress, build.Skipped = cache, h.progress, h.skip
 	m, _, err := manifest.Build(cc.Context, paths, build)
@@ -74,6 +84,9 @@ func (a *app) manifestCreate(cc *cli.Context) error {
 		return fmt.Errorf("write the manifest: %w", err)
 	}
 	a.sayf("%s: %s in %s", out, describe(m), count(m.NumChunks(), "chunk"))
+	if cc.Bool("json") {
+		return a.manifestEvent(m, out)
+	}
 	return nil
 }
 
@@ -85,6 +98,17 @@ func (a *app) manifestShow(cc *cli.Context) error {
 	m, err := manifestFile(args[0])
 	if err != nil {
 		return err
+	}
+	if cc.Bool("json") {
+		if err := a.manifestEvent(m, args[0]); err != nil {
+			return err
+		}
+		for i := range m.NumChunks() {
+			if err := a.event("chunk", map[string]any{"chunk": i, "offset": m.ChunkOffset(i), "size": m.ChunkLen(i), "hash": m.ChunkHash(i).String()}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return a.print(func(w io.Writer) {
 		kinds := map[manifest.Kind]int{}
@@ -102,6 +126,18 @@ func (a *app) manifestShow(cc *cli.Context) error {
 		for i := range m.NumChunks() {
 			fmt.Fprintf(w, "%d %d %d %s\n", i, m.ChunkOffset(i), m.ChunkLen(i), m.ChunkHash(i))
 		}
+	})
+}
+
+// manifestEvent prints what a manifest says about itself. file is where it lies.
+func (a *app) manifestEvent(m *manifest.Manifest, file string) error {
+	kinds := map[manifest.Kind]int{}
+	for i := range m.Entries() {
+		kinds[m.Entries()[i].Kind]++
+	}
+	return a.event("manifest", map[string]any{
+		"path": file, "name": m.Name(), "root": m.Root().String(), "size": m.Size(), "cutter": fmt.Sprint(m.Cutter()),
+		"files": kinds[manifest.File], "dirs": kinds[manifest.Dir], "links": kinds[manifest.Symlink], "chunks": m.NumChunks(),
 	})
 }
 

@@ -6,15 +6,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
-// A lan is a bridge in a network namespace of its own, with hosts in theirs. No
+// A lanBridge is a bridge in a network namespace of its own, with hosts in theirs. No
 // packet of it leaves them.
-type lan struct {
+type lanBridge struct {
 	t     testing.TB
 	name  string
 	hosts []*host
@@ -22,15 +24,18 @@ type lan struct {
 
 // A host has one line to the bridge, with a rate each way.
 type host struct {
-	l      *lan
+	l      *lanBridge
 	ns     string
 	port   string // its end of the line at the bridge
 	v4, v6 string
 	dir    string
 }
 
+// numLANs makes their names differ: tests run at the same time.
+var numLANs atomic.Int64
+
 // newLAN makes a bridge, or skips the test if it may not.
-func newLAN(t testing.TB) *lan {
+func newLAN(t testing.TB) *lanBridge {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -40,7 +45,7 @@ func newLAN(t testing.TB) *lan {
 			skip(t, "needs %s (iproute2)", tool)
 		}
 	}
-	l := &lan{t: t, name: fmt.Sprintf("shoal%d-b", os.Getpid())}
+	l := &lanBridge{t: t, name: fmt.Sprintf("shoal%d-%d-b", os.Getpid(), numLANs.Add(1))}
 	if out, err := exec.CommandContext(t.Context(), "ip", "netns", "add", l.name).CombinedOutput(); err != nil {
 		skip(t, "network namespaces need root: %v %s", err, out)
 	}
@@ -52,7 +57,7 @@ func newLAN(t testing.TB) *lan {
 
 // run runs a command that must succeed. It may be a cleanup, so it has no
 // context of the test.
-func (l *lan) run(args ...string) string {
+func (l *lanBridge) run(args ...string) string {
 	l.t.Helper()
 	out, err := exec.CommandContext(context.Background(), args[0], args[1:]...).CombinedOutput()
 	if err != nil {
@@ -62,11 +67,11 @@ func (l *lan) run(args ...string) string {
 }
 
 // host adds a host whose line passes up and down bits/s (tc's notation).
-func (l *lan) host(up, down string) *host {
+func (l *lanBridge) host(up, down string) *host {
 	l.t.Helper()
 	n := len(l.hosts) + 1
 	h := &host{
-		l: l, ns: fmt.Sprintf("shoal%d-%d", os.Getpid(), n), port: fmt.Sprintf("p%d", n),
+		l: l, ns: strings.TrimSuffix(l.name, "b") + strconv.Itoa(n), port: fmt.Sprintf("p%d", n),
 		v4: fmt.Sprintf("10.77.0.%d", n), v6: fmt.Sprintf("fd77::%x", n), dir: l.t.TempDir(),
 	}
 	l.run("ip", "netns", "add", h.ns)
@@ -263,6 +268,36 @@ func TestNetworkSourceVanishes(t *testing.T) {
 		}
 	}
 	t.Error("get ended")
+}
+
+// A peer to which no route leads, and one that is not there: which, and why.
+func TestN09NoRoute(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	h := l.host("40mbit", "40mbit")
+	shareFile(t, h.dir, 1000)
+	for _, tt := range []struct {
+		addr string
+		why  []string // one of them
+	}{
+		{"198.51.100.1:7420", []string{"network is unreachable"}},
+		{"[2001:db8::1]:7420", []string{"network is unreachable"}},
+		{"10.77.0.99:7420", []string{"no route to host", "no answer"}},
+		{h.v4 + ":7420", []string{"connection refused"}},
+	} {
+		t.Run(tt.addr, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), "ip", "netns", "exec", h.ns, "shoal", "get", "data.shoal", t.TempDir(), "-q", "--no-lan", "--peer", tt.addr, "--timeout", "5s")
+			cmd.Dir = h.dir
+			cmd.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(t.TempDir(), ".home"))
+			out, err := cmd.CombinedOutput()
+			msg := string(out)
+			why := slices.ContainsFunc(tt.why, func(s string) bool { return strings.Contains(msg, s) })
+			if code := cmd.ProcessState.ExitCode(); code != codeNoPeer || !why || !strings.Contains(msg, " "+tt.addr+": ") || strings.Count(msg, "\n") != 1 {
+				t.Errorf("%v: code %d, %q", err, code, msg)
+			}
+		})
+	}
 }
 
 // IPv6 works as IPv4 does.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -71,7 +73,7 @@ func shareFile(t testing.TB, dir string, n int) (data []byte, m *manifest.Manife
 
 // Ctrl-C, SIGTERM and SIGHUP end a get within a second, with the shell's code
 // for the signal and the exact line that resumes; that line then does.
-func TestSignals(t *testing.T) {
+func TestC07Signals(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no such signals")
 	}
@@ -144,7 +146,7 @@ func TestResumeCommand(t *testing.T) {
 	data, m := shareFile(t, dir, 4<<20)
 	half := &fakeSeed{m: m, data: data, chunks: m.NumChunks() / 2}
 	for _, to := range []string{"one", "two"} {
-		if code, msg := shoal(t, dir, "get", "data.shoal", to, "--peer", half.listen(t), "--timeout", "2s"); code != 10 {
+		if code, msg := shoal(t, dir, "get", "data.shoal", to, "--peer", half.listen(t), "--stall-timeout", "2s"); code != 10 {
 			t.Fatalf("a get from half a seed: code %d, %s", code, msg)
 		}
 	}
@@ -179,7 +181,7 @@ func TestResumeCommand(t *testing.T) {
 }
 
 // Two gets into one place: the second says that the first is at work.
-func TestTwoGetsIntoOnePlace(t *testing.T) {
+func TestE13TwoGetsIntoOnePlace(t *testing.T) {
 	dir := t.TempDir()
 	data, m := shareFile(t, dir, 1<<20)
 	addr := (&fakeSeed{m: m, data: data, chunks: 1}).listen(t)
@@ -188,7 +190,10 @@ func TestTwoGetsIntoOnePlace(t *testing.T) {
 		t.Fatal("the first one ended")
 	}
 	code, msg := shoal(t, dir, "get", "-q", "data.shoal", "out", "--peer", addr)
-	if code != codeRunning || !strings.Contains(msg, "already being fetched by") || strings.Count(msg, "\n") != 1 {
+	host, err := os.Hostname()
+	must(t, err)
+	holder := fmt.Sprintf("already being fetched by process %d on %s", first.cmd.Process.Pid, host)
+	if code != codeRunning || !strings.Contains(msg, holder) || strings.Count(msg, "\n") != 1 {
 		t.Errorf("code %d, %q", code, msg)
 	}
 }
@@ -214,7 +219,7 @@ func TestWrongByte(t *testing.T) {
 	}
 
 	// With nobody else there is nothing to be had.
-	code, msg = shoal(t, dir, "get", "-q", "data.shoal", "alone", "--listen", "off", "--timeout", "20s", "--peer", liar.listen(t))
+	code, msg = shoal(t, dir, "get", "-q", "data.shoal", "alone", "--listen", "off", "--stall-timeout", "20s", "--peer", liar.listen(t))
 	if code != codeIntegrity || !strings.Contains(msg, "wrong bytes from 127.0.0.1") {
 		t.Errorf("alone: code %d, %s", code, msg)
 	}
@@ -233,7 +238,7 @@ func TestSourceChanges(t *testing.T) {
 		t.Fatal("no ticket")
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "data"), []byte("something else"), 0o644))
-	code, msg := shoal(t, dir, "get", "-q", e["ticket"].(string), "out", "--timeout", "2s")
+	code, msg := shoal(t, dir, "get", "-q", e["ticket"].(string), "out", "--stall-timeout", "2s")
 	if code != codeStalled || strings.Count(msg, "\n") != 1 {
 		t.Errorf("code %d, %s", code, msg)
 	}
@@ -244,7 +249,7 @@ func TestSourceChanges(t *testing.T) {
 
 // A full disk stops a get with the figures, and after some space was freed the
 // same line finishes.
-func TestFullDisk(t *testing.T) {
+func TestD01RoomAgain(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs tmpfs")
 	}
@@ -274,7 +279,7 @@ func TestFullDisk(t *testing.T) {
 
 // Nobody reads standard output any more: a listing just ends, and a get stops
 // as if it were interrupted.
-func TestClosedStdout(t *testing.T) {
+func TestC07ClosedStdout(t *testing.T) {
 	dir := t.TempDir()
 	data, m := shareFile(t, dir, 4<<20)
 	run := func(args ...string) (int, string) {
@@ -305,6 +310,9 @@ type fakeSeed struct {
 	data   []byte
 	chunks int
 	wrong  bool
+	hold   func(i int) // is called before chunk i is sent; nil: nothing is
+
+	count atomic.Int64 // chunks that were sent
 }
 
 // listen starts it and returns its address. It ends with the test.
@@ -335,6 +343,13 @@ type fakeSession struct {
 func (h *fakeSession) Want(rs []chunk.Range) error {
 	for _, r := range rs {
 		for i := r.First; i < r.First+r.N; i++ {
+			if h.s.hold != nil {
+				if err := h.c.Flush(); err != nil {
+					return err
+				}
+				h.s.hold(i)
+			}
+			h.s.count.Add(1)
 			p := bytes.Clone(h.s.data[h.s.m.ChunkOffset(i):h.s.m.ChunkOffset(i+1)])
 			if h.s.wrong {
 				p[len(p)/2] ^= 1

@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -25,19 +24,12 @@ func (a *app) resumeCommand() *cli.Command {
 		Description: "With DIR, those whose result would lie in DIR; else those in the current folder, and\n" +
 			"all others that are on the list that status shows. They run one after the other.\n\n" +
 			"shoal resume\n" +
+			"shoal resume /data\n" +
 			"shoal resume /data --peer 192.0.2.7:7420",
 		Flags:  getFlags(),
 		Action: a.resume,
 	}
 }
-
-// A found is an interrupted get: a part on disk.
-type found struct {
-	dir  string
-	part store.Part
-}
-
-func (f found) dest() string { return filepath.Join(f.dir, f.part.Final) }
 
 func (a *app) resume(cc *cli.Context) error {
 	args, err := arguments(cc, 0, 1)
@@ -48,33 +40,36 @@ func (a *app) resume(cc *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	timeout, err := timeoutOf(cc)
+	timeout, stall, err := timeoutsOf(cc)
 	if err != nil {
 		return err
 	}
-	var parts []found
+	dir, where := ".", ""
 	if len(args) == 1 {
-		if _, err := os.Stat(args[0]); errors.Is(err, fs.ErrNotExist) {
-			return usagef("there is no folder %q", args[0])
+		dir, where = args[0], fmt.Sprintf(" in %q", args[0])
+	}
+	if err := existingFolder(dir); err != nil {
+		return err
+	}
+	all, err := a.pending(dir)
+	if err != nil {
+		return err
+	}
+	var parts []*pending
+	for _, p := range all {
+		switch {
+		case len(args) == 1 && p.dir != dir:
+		case p.gone:
+			a.sayf("%s is not there any more; if it was moved, name its folder; else: shoal forget --gone", p.record.Dest)
+		case p.running && len(all) > 1:
+			a.sayf("%s is being fetched by %s", p.dest(), strings.TrimSpace(p.owner))
+		default:
+			parts = append(parts, p)
 		}
-		if err := checkFolder(args[0]); err != nil {
-			return err
-		}
-		if parts, err = findParts(args[0]); err != nil {
-			return err
-		}
-		if len(parts) == 0 {
-			a.sayf("nothing to resume in %q", args[0])
-			return nil
-		}
-	} else {
-		if parts, err = a.allParts("."); err != nil {
-			return err
-		}
-		if len(parts) == 0 {
-			a.sayf("nothing to resume")
-			return nil
-		}
+	}
+	if len(parts) == 0 {
+		a.sayf("nothing to resume%s", where)
+		return nil
 	}
 	if cc.Bool("seed") && len(parts) > 1 {
 		return usagef("--seed serves until Ctrl-C, and there are %d gets to resume; name the DIR of one, or leave it out", len(parts))
@@ -82,7 +77,7 @@ func (a *app) resume(cc *cli.Context) error {
 
 	var errs []error
 	for _, f := range parts {
-		err := a.resumePart(cc, f, peers, timeout)
+		err := a.resumePart(cc, f, peers, timeout, stall)
 		if cc.Context.Err() != nil {
 			return err
 		}
@@ -104,7 +99,7 @@ func (a *app) resume(cc *cli.Context) error {
 	return errs[0]
 }
 
-func (a *app) resumePart(cc *cli.Context, f found, peers []string, timeout time.Duration) error {
+func (a *app) resumePart(cc *cli.Context, f *pending, peers []string, timeout, stall time.Duration) error {
 	m, err := f.part.Manifest()
 	if err != nil {
 		return &codedError{code: codeOther, err: fmt.Errorf("%q: %w", f.dest()+manifest.PartSuffix, err), hint: "run the get line itself again: it fetches what is damaged"}
@@ -114,68 +109,34 @@ func (a *app) resumePart(cc *cli.Context, f found, peers []string, timeout time.
 		return refuse(codeOther, "run the get line itself again", "%q does not say what was asked for", f.dest()+manifest.PartSuffix)
 	}
 	req.Addrs = merge(peers, req.Addrs)
-	if len(req.Addrs) == 0 && !cc.IsSet("listen") {
+	req.From = merge(cc.StringSlice("from"), req.From)
+	sources, from, err := fromSources(req.From)
+	if err != nil {
+		return err
+	}
+	req.From = from
+	if len(req.Addrs)+len(sources)+len(m.Web()) == 0 && !cc.IsSet("listen") && cc.Bool("no-lan") {
 		return usagef("no peer is known for %q; add --peer HOST:PORT", f.dest())
+	}
+	existing, err := existingOf(cc)
+	if err != nil {
+		return err
+	}
+	if existing != store.Refuse {
+		req.Existing = existing
 	}
 	a.sayf("resuming %s", f.dest())
 	return a.fetch(cc, transfer.GetOptions{
-		Root: m.Root(), Manifest: m, Addrs: req.Addrs, Output: f.dest(),
-		Only: req.Only, Exclude: req.Exclude, AnyName: req.AnyName, Timeout: timeout,
+		Root: m.Root(), Manifest: m, Addrs: req.Addrs, Sources: sources, Output: f.dest(),
+		Only: req.Only, Exclude: req.Exclude, AnyName: req.AnyName, Timeout: timeout, StallTimeout: stall,
+		Existing: req.Existing,
 	}, req, quoteLine(a.args))
 }
 
-// findParts returns the interrupted gets in dir.
-func findParts(dir string) ([]found, error) {
-	d, err := store.OpenDisk(dir)
-	if err != nil {
-		return nil, err
+// existingFolder reports a DIR that is no folder.
+func existingFolder(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return usagef("there is no folder %q", dir)
 	}
-	defer d.Close()
-	parts, err := store.Find(d)
-	if err != nil {
-		return nil, err
-	}
-	var out []found
-	for _, p := range parts {
-		out = append(out, found{dir, p})
-	}
-	return out, nil
-}
-
-// allParts returns the interrupted gets in dir, and those on the list of
-// transfers that are still there.
-func (a *app) allParts(dir string) ([]found, error) {
-	var out []found
-	if dir != "" {
-		var err error
-		if out, err = findParts(dir); err != nil {
-			return nil, err
-		}
-	}
-	listed, err := a.state().Transfers()
-	if err != nil {
-		a.debugf("list of transfers: %v", err)
-	}
-	for _, t := range listed {
-		if slices.ContainsFunc(out, func(f found) bool { return sameFile(f.dest()+manifest.PartSuffix, t.Part) }) {
-			continue
-		}
-		in, err := findParts(filepath.Dir(t.Part))
-		if err != nil {
-			a.debugf("%s: %v", t.Dest, err)
-			continue
-		}
-		for _, f := range in {
-			if f.part.Final+manifest.PartSuffix == filepath.Base(t.Part) {
-				out = append(out, f)
-			}
-		}
-	}
-	return out, nil
-}
-
-func sameFile(a, b string) bool {
-	fa, errA := os.Stat(a)
-	fb, errB := os.Stat(b)
-	return errA == nil && errB == nil && os.SameFile(fa, fb)
+	return checkFolder(dir)
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +28,19 @@ import (
 type leakChecked struct{ m *testing.M }
 
 func (l leakChecked) Run() int {
+	// What the developer has set for shoal is none of the tests' business.
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "SHOAL_") && name != "SHOAL_CI" && name != "SHOAL_SOAK" && !strings.HasPrefix(name, "SHOAL_TEST_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	home, err := os.MkdirTemp("", "shoal-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(home)
+	_ = os.Setenv("SHOAL_HOME", home)
 	code := l.m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -36,9 +51,16 @@ func (l leakChecked) Run() int {
 	return code
 }
 
+// commands are what the test binary is when it is called by one of these names.
+var commands = map[string]func(){"shoal": main, "bare": bare, "crashing": crashing}
+
 // TestMain makes the test binary behave as shoal when it is called by that name.
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"shoal": main, "bare": bare})
+	// Nothing may leave this machine, unless a test has networks of its own.
+	if _, set := os.LookupEnv("SHOAL_NO_LAN"); !set {
+		_ = os.Setenv("SHOAL_NO_LAN", "1") // cannot fail for such a name
+	}
+	testscript.Main(leakChecked{m}, commands)
 }
 
 // TestScripts runs the stories in testdata/script with the real program. Beside
@@ -49,6 +71,7 @@ func TestMain(m *testing.M) {
 //	                     $VAR and its address in ${VAR}_ADDR
 //	stop VAR [SIGNAL]    end it, by SIGINT unless told otherwise; it must exit with 0.
 //	                     What it printed is in VAR.stdout and VAR.stderr
+//	web VAR DIR          serve DIR by HTTP, with its URL in $VAR
 //	speak VAR TEXT       listen at an address, put it into $VAR, and answer with TEXT
 //	code N ARGS...       run ARGS, which must end with the exit code N
 //	say N ARGS...        the same; there must be one line on stderr, and none on stdout
@@ -64,14 +87,21 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: false,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SHOAL_HOME", filepath.Join(e.WorkDir, ".home"))
+			e.Setenv("SHOAL_NO_LAN", "1")
 			e.Values["seeds"] = map[string]*scriptSeed{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfor": waitFor, "code": exitCode, "noise": makeNoise, "edit": editFile, "say": sayCode,
-			"seed": startSeed, "stop": stopSeed, "speak": speak, "snapshot": snapshot, "unchanged": unchanged, "future": future, "broken": broken,
+			"seed": startSeed, "stop": stopSeed, "speak": speak, "snapshot": snapshot, "unchanged": unchanged, "future": future, "web": serveWeb, "broken": broken,
 		},
 	})
+}
+
+func serveWeb(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL)
 }
 
 // A scriptSeed is a share that runs beside a script.
@@ -192,12 +222,22 @@ func unchanged(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// listing names all that lies in the working folder, with modes, times and
-// hashes, except shoal's own state and what testscript and seeds write.
+// listing names all that lies in the working folder, except shoal's own state and
+// what testscript and seeds write.
 func listing(ts *testscript.TestScript) string {
+	text, err := surroundings(ts.Getenv("WORK"), func(rel string) bool {
+		return rel == "." || rel == ".home" || rel == ".tmp" || strings.HasSuffix(rel, ".stdout") || strings.HasSuffix(rel, ".stderr")
+	})
+	ts.Check(err)
+	return text
+}
+
+// surroundings names all that lies beneath root, with modes, times, and hashes or
+// targets. What leave reports true for is left out, with what is beneath it; for "."
+// only the folder itself is.
+func surroundings(root string, leave func(rel string) bool) (string, error) {
 	var b strings.Builder
-	root := ts.Getenv("WORK")
-	ts.Check(filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -205,28 +245,34 @@ func listing(ts *testscript.TestScript) string {
 		if err != nil {
 			return err
 		}
-		if rel == ".home" || rel == ".tmp" {
+		switch {
+		case !leave(rel):
+		case d.IsDir() && rel != ".":
 			return filepath.SkipDir
-		}
-		if rel == "." || strings.HasSuffix(rel, ".stdout") || strings.HasSuffix(rel, ".stderr") {
+		default:
 			return nil
 		}
 		fi, err := d.Info()
 		if err != nil {
 			return err
 		}
-		var sum chunk.Hash
-		if fi.Mode().IsRegular() {
+		what := ""
+		switch fi.Mode().Type() {
+		case 0:
 			p, err := os.ReadFile(path)
 			if err != nil {
 				return err
 			}
-			sum = chunk.Sum(p)
+			what = chunk.Sum(p).String()
+		case fs.ModeSymlink:
+			if what, err = os.Readlink(path); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintf(&b, "%v %v %q %v\n", fi.Mode(), fi.ModTime().UnixNano(), rel, sum)
+		fmt.Fprintf(&b, "%v %v %q %s\n", fi.Mode(), fi.ModTime().UnixNano(), rel, what)
 		return nil
-	}))
-	return b.String()
+	})
+	return b.String(), err
 }
 
 func waitFor(ts *testscript.TestScript, _ bool, args []string) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,11 +9,15 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"github.com/shoal-p2p/shoal/chunk"
+	"github.com/shoal-p2p/shoal/chunk/crew"
 	"github.com/shoal-p2p/shoal/manifest"
 	"github.com/shoal-p2p/shoal/transfer"
 )
@@ -23,16 +28,19 @@ func (a *app) shareCommand() *cli.Command {
 		Usage:     "serve files and folders, and print the ticket for them",
 		ArgsUsage: "PATH...",
 		Description: "Hashes what the PATHs hold, prints one ticket, and serves until Ctrl-C, straight from\n" +
-			"the files. Several PATHs become one share. What was hashed before and has not changed\n" +
-			"is not hashed again.\n\n" +
+			"the files. Several PATHs become one share; - is standard input. What was hashed before and\n" +
+			"has not changed is not hashed again.\n\n" +
 			"shoal share photos\n" +
+			"tar c photos | shoal share - --name photos.tar\n" +
 			"shoal share photos notes.txt --name backup --exclude '*.tmp'\n" +
 			"shoal share disk.img --listen 192.0.2.7:7420 --write disk.shoal",
 		Flags: append(
-			buildFlags(),
+			append(buildFlags(), limitFlags()...),
 			stringFlag("listen", "`HOST:PORT`, :PORT or PORT to serve at (default: :7420, or any free port if it is taken)"),
 			listFlag("advertise", "`HOST:PORT` to put into the ticket instead of this machine's addresses; may be repeated"),
 			stringFlag("write", "also write the manifest to `FILE.shoal`"),
+			boolFlag("qr", "draw the ticket as a QR code, too"),
+			noLANFlag(),
 			boolFlag("json", "print JSON lines on standard output instead of the ticket"),
 		),
 		Action: a.share,
@@ -49,6 +57,7 @@ func buildFlags() []cli.Flag {
 		boolFlag("rehash", "hash everything, whatever was hashed before"),
 		stringFlag("cutter", "how to cut files into chunks: `KIND` is fixed or fastcdc"),
 		stringFlag("chunk-size", "`SIZE` of a chunk, a power of two from 128K to 16M (default: by the size of the share)"),
+		listFlag("web", "say in the manifest that the web server at `URL` has the files too; may be repeated"),
 		intFlag("workers", "`N` files or parts hashed at once", "one for each CPU"),
 	}
 }
@@ -63,6 +72,10 @@ func buildOptions(cc *cli.Context) (manifest.BuildOptions, error) {
 		AnyName: cc.Bool("any-name"),
 		Rehash:  cc.Bool("rehash"),
 		Workers: cc.Int("workers"),
+	}
+	var err error
+	if o.Web, err = webFlag(cc); err != nil {
+		return o, err
 	}
 	if cc.IsSet("workers") && o.Workers < 1 {
 		return o, usagef("--workers %d: it must be at least 1", o.Workers)
@@ -85,7 +98,7 @@ func buildOptions(cc *cli.Context) (manifest.BuildOptions, error) {
 	return o, nil
 }
 
-// parseSize reads a number of bytes with an optional K or M (of 1024).
+// parseSize reads a number of bytes with an optional K, M or G (of 1024).
 func parseSize(s string) (int64, error) {
 	shift := 0
 	t := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s), "B"), "I")
@@ -94,11 +107,13 @@ func parseSize(s string) (int64, error) {
 		shift = 10
 	case strings.HasSuffix(t, "M"):
 		shift = 20
+	case strings.HasSuffix(t, "G"):
+		shift = 30
 	}
 	if shift > 0 {
 		t = t[:len(t)-1]
 	}
-	n, err := strconv.ParseUint(t, 10, 32)
+	n, err := strconv.ParseUint(t, 10, 31)
 	return int64(n) << shift, err
 }
 
@@ -111,8 +126,11 @@ func (a *app) share(cc *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkPaths(paths); err != nil {
-		return err
+	stdin := len(paths) == 1 && paths[0] == fromStdin
+	if !stdin {
+		if err := checkPaths(paths); err != nil {
+			return err
+		}
 	}
 	addr, host := "", ""
 	if cc.IsSet("listen") {
@@ -128,6 +146,12 @@ func (a *app) share(cc *cli.Context) (err error) {
 		return usagef("--advertise: a ticket holds at most %d addresses, not %d", manifest.MaxAddrs, len(advertise))
 	}
 
+	limits, maxPeers, err := a.readLimits(cc)
+	if err != nil {
+		return err
+	}
+
+	a.warnOfNearWeb(build.Web)
 	n, err := newNetwork()
 	if err != nil {
 		return err
@@ -143,12 +167,23 @@ func (a *app) share(cc *cli.Context) (err error) {
 	}
 
 	ctx := cc.Context
+	if stdin {
+		in, serr := a.spoolStdin(ctx)
+		if serr != nil {
+			return serr
+		}
+		defer func() { err = errors.Join(err, in.remove()) }()
+		paths, build.Name = []string{in.file}, cmp.Or(build.Name, "stdin")
+	}
 	h := a.newHashing()
+	a.tells(h.status)
 	cache := a.state().Cache()
 	build.Cache = cache
+	inspect := new(transfer.Inspector)
 	s, err := transfer.NewShare(ctx, transfer.ShareOptions{
-		Paths: paths, Build: build, Network: n, Port: int(at.Port()),
-		Events: h.event,
+		Inspect: inspect,
+		Paths:   paths, Build: build, Network: n, Port: int(at.Port()),
+		Events: h.event, Limits: limits, MaxPeers: maxPeers,
 	})
 	h.end()
 	if cerr := cache.Close(); cerr != nil {
@@ -172,14 +207,28 @@ func (a *app) share(cc *cli.Context) (err error) {
 	if cc.Bool("json") {
 		err = a.event("ticket", map[string]any{"ticket": t.String(), "addrs": advertise, "listen": at.String(), "name": m.Name(), "size": m.Size(), "chunks": m.NumChunks()})
 	} else {
-		a.sayf("on the other machine: shoal get TICKET, with this ticket:")
-		_, err = fmt.Fprintln(a.stdout, t)
+		err = a.showTicket(t.String(), cc.Bool("qr"))
 	}
 	if err != nil {
 		return fmt.Errorf("print the ticket: %w", err)
 	}
 	start := time.Now()
-	if err := s.Serve(ctx); err != nil && ctx.Err() == nil {
+	ctx, cancel := context.WithCancel(ctx)
+	var announcing crew.Crew
+	defer announcing.Wait()
+	defer cancel()
+	if !cc.Bool("no-lan") {
+		announcing.Go(func() { a.announce(ctx, m.Root(), at) })
+	}
+	a.tells(func() string { return servingText(s.Manifest().Size(), s.Stats(), time.Since(start)) })
+	_, stop := a.explainRun(inspect, func() answer { return answer{PID: os.Getpid(), Verb: "share", Name: m.Name()} })
+	defer stop()
+	shown := (&receivers{a: a, size: m.Size(), stats: s.Stats}).watch(ctx)
+	err = s.Serve(ctx)
+	interrupted := ctx.Err() != nil
+	cancel()
+	shown()
+	if err != nil && !interrupted {
 		return err
 	}
 	st := s.Stats()
@@ -190,6 +239,25 @@ func (a *app) share(cc *cli.Context) (err error) {
 	}
 	a.sayf("%s", sentSummary(m.Size(), st))
 	return nil
+}
+
+// showTicket prints the ticket alone, for whoever reads standard output. A terminal
+// gets the whole line that the other side has to type.
+func (a *app) showTicket(ticket string, qr bool) error {
+	line := ticket
+	if !a.isQuiet() {
+		if term.IsTerminal(int(a.stdout.Fd())) {
+			a.sayf("on the other machine:")
+			line = "shoal get " + ticket
+		} else {
+			a.sayf("on the other machine: shoal get TICKET, with this ticket:")
+		}
+	}
+	if qr {
+		a.qr(ticket)
+	}
+	_, err := fmt.Fprintln(a.stdout, escape(line))
+	return err
 }
 
 // checkPaths reports a PATH that is not there before anything is started.
@@ -233,23 +301,6 @@ func describe(m *manifest.Manifest) string {
 
 func countSize(files int, size int64) string { return count(files, "file") + ", " + bytesText(size) }
 
-func sentSummary(size int64, st transfer.Stats) string {
-	n := 0
-	for _, p := range st.Peers {
-		if p.Sent > 0 {
-			n++
-		}
-	}
-	if n == 0 {
-		return "ended; nobody fetched anything"
-	}
-	s := fmt.Sprintf("ended; sent %s to %s", bytesText(st.Sent), count(n, "peer"))
-	if size > 0 {
-		s += fmt.Sprintf(", %.2f times the share", float64(st.Sent)/float64(size))
-	}
-	return s
-}
-
 // peersJSON returns the peers as --json prints them.
 func peersJSON(ps []transfer.PeerStats) []map[string]any {
 	out := make([]map[string]any, 0, len(ps))
@@ -264,12 +315,47 @@ type hashing struct {
 	a       *app
 	start   time.Time
 	skipped int
+	latest  atomic.Pointer[string] // what was last shown
+	stop    func()
 }
 
 // mostSkipped is how many skipped files are named.
 const mostSkipped = 10
 
-func (a *app) newHashing() *hashing { return &hashing{a: a, start: time.Now()} }
+func (a *app) newHashing() *hashing {
+	h := &hashing{a: a, start: time.Now()}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { h.watch(ctx, 500*time.Millisecond) })
+	h.stop = func() { cancel(); wg.Wait() }
+	return h
+}
+
+// quietTime is how often there is a sign of life where there is no terminal.
+const quietTime = 10 * time.Second
+
+// watch says what is going on while a tree is listed, which tells nothing by
+// itself, and where there is no bar: after a second, and then now and then.
+func (h *hashing) watch(ctx context.Context, every time.Duration) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	next := h.start.Add(time.Second)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			text := h.status()
+			if h.latest.Load() == nil {
+				h.a.bottom(text + " (" + durationText(now.Sub(h.start)) + ")")
+			}
+			if !h.a.tty && now.After(next) {
+				next = now.Add(quietTime)
+				h.a.sayf("%s", text)
+			}
+		}
+	}
+}
 
 func (h *hashing) event(e transfer.Event) {
 	switch e := e.(type) {
@@ -292,6 +378,7 @@ func (h *hashing) progress(done, total int64) {
 		rate := float64(done) / d.Seconds()
 		text += fmt.Sprintf(", %s/s, %s left", bytesText(int64(rate)), durationText(time.Duration(float64(total-done)/rate*float64(time.Second))))
 	}
+	h.latest.Store(&text)
 	h.a.progress(done, total, text)
 }
 
@@ -302,6 +389,7 @@ func (h *hashing) skip(path, why string) {
 }
 
 func (h *hashing) end() {
+	h.stop()
 	h.a.finishBar()
 	if more := h.skipped - mostSkipped; more > 0 {
 		h.a.warnf("skipped %d more; --strict makes that an error", more)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // A signalError is the cause of a context that ended by a signal.
@@ -31,16 +32,41 @@ func (e *signalError) code() int {
 	return codeInterrupted
 }
 
+// sameSignal is how soon after the first another one of its kind is the same:
+// timeout(1) sends each to the process and to its group.
+const sameSignal = 50 * time.Millisecond
+
+// endAtOnce says so, unless nobody reads what is said, and ends the program.
+func endAtOnce(code int) {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		fmt.Fprintln(os.Stderr, "\nshoal: ended at once; the same line resumes")
+	}()
+	select {
+	case <-told:
+	case <-time.After(100 * time.Millisecond):
+	}
+	os.Exit(code)
+}
+
 // withSignals returns a context that the first signal ends, with a
 // *signalError as its cause. The second one ends the program at once: what is
 // on disk is enough to resume from, as after a kill.
-func withSignals(ctx context.Context) (_ context.Context, stop func()) {
+//
+// SIGHUP ends nothing if hangup says that it was dealt with. status is called
+// when the user asks how far things are.
+func withSignals(ctx context.Context, hangup func() bool, status func()) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := make(chan os.Signal, 2)
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(sig) { // nohup means it
 			signal.Notify(c, sig)
 		}
+	}
+	ask := make(chan os.Signal, 1)
+	if len(statusSignals) > 0 { // with none, Notify would mean all
+		signal.Notify(ask, statusSignals...)
 	}
 	// A reader that goes away, as in "shoal ls x | head", shows as a write
 	// error instead of ending the program in the middle.
@@ -50,22 +76,31 @@ func withSignals(ctx context.Context) (_ context.Context, stop func()) {
 	go func() {
 		defer close(ended)
 		var first *signalError
+		var at time.Time // of first
 		for {
 			select {
 			case <-done:
 				return
+			case <-ask:
+				status()
 			case sig := <-c:
-				if first != nil {
-					fmt.Fprintln(os.Stderr, "\nshoal: ended at once; the same line resumes")
-					os.Exit(first.code())
+				if sig == syscall.SIGHUP && hangup() {
+					continue
 				}
-				first = &signalError{sig}
+				if first != nil && sig == first.sig && time.Since(at) < sameSignal {
+					continue
+				}
+				if first != nil {
+					endAtOnce(first.code())
+				}
+				first, at = &signalError{sig}, time.Now()
 				cancel(first)
 			}
 		}
 	}()
 	return ctx, func() {
 		signal.Stop(c)
+		signal.Stop(ask)
 		close(done)
 		<-ended
 		cancel(nil)

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -28,6 +28,10 @@ type source struct {
 
 // parseSource reads a TICKET|FILE.shoal argument. A file of that name wins.
 func parseSource(arg string) (source, error) {
+	arg, err := ticketText(arg)
+	if err != nil {
+		return source{}, err
+	}
 	fi, err := os.Stat(arg)
 	if err == nil {
 		m, err := readManifest(arg, fi)
@@ -164,7 +168,7 @@ func (a *app) resolve(ctx context.Context, cc *cli.Context, src source) (*manife
 	if err != nil {
 		return nil, err
 	}
-	timeout, err := timeoutOf(cc)
+	timeout, err := timeoutOf(cc, "timeout")
 	if err != nil {
 		return nil, err
 	}
@@ -173,20 +177,15 @@ func (a *app) resolve(ctx context.Context, cc *cli.Context, src source) (*manife
 		return nil, err
 	}
 	defer n.Close()
-	return fetchManifest(ctx, n, transfer.GetOptions{Root: src.root, Addrs: merge(src.addrs, peers), Timeout: timeout, Network: n, Events: func(e transfer.Event) {
+	var waits waitings
+	discover := a.discoverer(cc, src.root, netip.AddrPort{})
+	return fetchManifest(ctx, n, transfer.GetOptions{Root: src.root, Addrs: merge(src.addrs, peers), Discover: discover, Timeout: timeout, Network: n, Events: func(e transfer.Event) {
 		if w, ok := e.(transfer.Waiting); ok {
-			a.sayf("waiting for a peer: %s", strings.Join(w.Reasons, "; "))
+			if text := waits.text(w.Reasons); text != "" {
+				a.sayf("%s", text)
+			}
 		}
 	}})
-}
-
-// timeoutOf returns the value of --timeout.
-func timeoutOf(cc *cli.Context) (time.Duration, error) {
-	d := cc.Duration("timeout")
-	if d <= 0 {
-		return 0, usagef("--timeout %v: it must be positive; to wait long, say 1000h", d)
-	}
-	return d, nil
 }
 
 // merge returns the addresses of both, each once.

@@ -26,8 +26,10 @@ type ui struct {
 	mu    sync.Mutex
 	quiet bool
 	debug bool
+	json  bool // standard output is JSON lines
 	bar   *progressbar.ProgressBar
 	at    int64 // where the bar is
+	below bool  // a status stands in the last line
 }
 
 func newUI(stdout, stderr *os.File) *ui {
@@ -66,13 +68,61 @@ func (u *ui) debugf(format string, args ...any) {
 	}
 }
 
+func (u *ui) isQuiet() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.quiet
+}
+
+// bottom shows a text in the last line of a terminal, in the place of the one
+// before. What does not fit is cut off.
+func (u *ui) bottom(text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.tty && !u.quiet && u.bar == nil {
+		u.last(text)
+	}
+}
+
+// last is bottom. u.mu is held.
+func (u *ui) last(text string) {
+	out := []rune(escape(text))
+	if room := u.width() - 1; len(out) > room {
+		out = append(out[:max(room-1, 0)], '…')
+	}
+	u.below = true
+	_, _ = io.WriteString(u.stderr, "\r"+escape(string(out))+"\x1b[K") // nobody left to tell
+}
+
+// clear takes away what stands in the last line. u.mu is held.
+func (u *ui) clear() {
+	if u.below {
+		u.below = false
+		_, _ = io.WriteString(u.stderr, "\r\x1b[K")
+	}
+}
+
+// width returns the columns of the terminal.
+func (u *ui) width() int {
+	width, _, err := term.GetSize(int(u.stderr.Fd()))
+	if err != nil || width <= 0 {
+		return 80
+	}
+	return width
+}
+
 // line prints s. u.mu is held.
 func (u *ui) line(s string) {
+	u.clear()
 	if u.bar != nil {
 		_ = u.bar.Clear()
 	}
 	_, _ = io.WriteString(u.stderr, escape(s)+"\n") // nobody left to tell
 }
+
+// leastWidth is the columns that a bar needs. Where there are less there is a
+// figure.
+const leastWidth = 20
 
 // progress shows a bar at done of total bytes with text behind it.
 func (u *ui) progress(done, total int64, text string) {
@@ -81,10 +131,17 @@ func (u *ui) progress(done, total int64, text string) {
 	if !u.tty || u.quiet || total <= 0 {
 		return
 	}
-	width, _, err := term.GetSize(int(u.stderr.Fd()))
-	if err != nil || width <= 0 {
-		width = 80
+	width := u.width()
+	if width < leastWidth {
+		if u.bar != nil {
+			_ = u.bar.Clear()
+			_ = u.bar.Exit()
+			u.bar = nil
+		}
+		u.last(fmt.Sprintf("%d%%", percent(done, total)))
+		return
 	}
+	u.clear()
 	if u.bar == nil {
 		u.bar = progressbar.NewOptions64(
 			total,
@@ -100,7 +157,7 @@ func (u *ui) progress(done, total int64, text string) {
 	if u.bar.GetMax64() != total {
 		u.bar.ChangeMax64(total)
 	}
-	u.bar.Describe(escape(shorten(text, max(0, width-20))))
+	u.bar.Describe(escape(shorten(text, max(0, width-16))))
 	u.at = min(done, total)
 	_ = u.bar.Set64(u.at)
 }
@@ -122,6 +179,7 @@ func shorten(text string, room int) string {
 func (u *ui) finishBar() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.clear()
 	if u.bar != nil {
 		_ = u.bar.Clear()
 		_ = u.bar.Exit()
@@ -191,8 +249,12 @@ func durationText(d time.Duration) string {
 	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
 }
 
+// jsonEvery is the least time between two events that only tell how far a get is.
+const jsonEvery = 500 * time.Millisecond
+
 // jsonVersion is the version of the events that --json prints. It changes when
-// a field goes or changes its meaning, not when one is added.
+// a field goes or changes its meaning, not when one is added. Each event is in
+// README.md and in testdata/json/events.schema.json.
 const jsonVersion = 1
 
 // event prints one line of JSON on stdout.
@@ -212,17 +274,17 @@ func (u *ui) event(name string, fields map[string]any) error {
 }
 
 // asciiControls escapes what encoding/json leaves as it is although it can
-// change how a text is displayed, such as bidirectional controls.
+// change how a text is displayed, such as DEL and bidirectional controls.
 func asciiControls(b []byte) []byte {
 	var out []byte
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
-		if r >= utf8.RuneSelf && !strconv.IsGraphic(r) && out == nil {
+		if r >= 0x7f && !strconv.IsGraphic(r) && out == nil {
 			out = append(make([]byte, 0, len(b)+16), b[:i]...)
 		}
 		if out != nil {
 			switch {
-			case r < utf8.RuneSelf || strconv.IsGraphic(r):
+			case r < 0x7f || strconv.IsGraphic(r):
 				out = append(out, b[i:i+n]...)
 			case r > 0xffff:
 				r -= 0x10000

@@ -1,0 +1,319 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shoal-p2p/shoal/chunk/crew"
+	"github.com/shoal-p2p/shoal/manifest"
+	"github.com/shoal-p2p/shoal/transfer"
+)
+
+func (a *app) whyCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "why",
+		Usage:     "say what limits the speed of what runs now",
+		ArgsUsage: "[PID|PATH]",
+		Description: "Asks each get and share that runs for this user, or the one with this process number or\n" +
+			"place: what limits it, and for each peer how it is reached, its round trip, rate and waste.\n\n" +
+			"shoal why\n" +
+			"shoal why 4711\n" +
+			"shoal why /data/photos --json",
+		Flags:  []cli.Flag{boolFlag("json", "print JSON lines")},
+		Action: a.why,
+	}
+}
+
+func (a *app) why(cc *cli.Context) error {
+	args, err := arguments(cc, 0, 1)
+	if err != nil {
+		return err
+	}
+	pid, place := 0, ""
+	if len(args) == 1 {
+		if pid, err = strconv.Atoi(args[0]); err != nil {
+			if place, err = filepath.Abs(strings.TrimSuffix(filepath.Clean(args[0]), manifest.PartSuffix)); err != nil {
+				return err
+			}
+		}
+	}
+	answers := askRunning(runFolder(), pid)
+	if place != "" {
+		answers = slices.DeleteFunc(answers, func(w *answer) bool { return w.Place != place })
+	}
+	if len(answers) == 0 && len(args) == 1 {
+		return refuse(codeOther, "shoal why alone tells of all that run, and shoal status lists what was interrupted", "no get or share that could be asked runs at %q", args[0])
+	}
+	if len(answers) == 0 {
+		return refuse(codeOther, "shoal status lists what was interrupted", "no get or share runs here that could be asked")
+	}
+	for _, w := range answers {
+		if cc.Bool("json") {
+			err = a.event("why", map[string]any{
+				"pid": w.PID, "verb": w.Verb, "name": w.Name, "place": w.Place, "done": w.Done, "total": w.Total,
+				"limit": w.Limit, "text": w.Text, "rate": w.Rate, "wasted": w.Wasted, "peers": w.Peers,
+			})
+		} else {
+			err = a.print(func(out io.Writer) { w.print(out) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// An answer is what a running process says of itself.
+type answer struct {
+	PID    int          `json:"pid"`
+	Verb   string       `json:"verb"` // get or share
+	Name   string       `json:"name"`
+	Place  string       `json:"place"` // where it goes, or "" for a share
+	Done   int64        `json:"done"`
+	Total  int64        `json:"total"`
+	Limit  string       `json:"limit"` // disk, cpu, limit, peer, line, nobody, nothing
+	Text   string       `json:"text"`
+	Rate   float64      `json:"rate"` // bytes/s, in or, for a share, out
+	Wasted int64        `json:"wasted"`
+	Peers  []peerAnswer `json:"peers"`
+}
+
+type peerAnswer struct {
+	Addr   string  `json:"addr"`
+	Path   string  `json:"path"`
+	RTT    float64 `json:"rtt"` // seconds
+	Rate   float64 `json:"rate"`
+	Out    float64 `json:"out"`
+	Bytes  int64   `json:"bytes"` // came
+	Sent   int64   `json:"sent"`
+	Wasted int64   `json:"wasted"` // came, and was of no use
+}
+
+func (w *answer) print(out io.Writer) {
+	line := func(format string, args ...any) { fmt.Fprintln(out, escape(fmt.Sprintf(format, args...))) }
+	what := fmt.Sprintf("%s of %q (process %d)", w.Verb, w.Name, w.PID)
+	if w.Total > 0 {
+		what += fmt.Sprintf(", %d %%", percent(w.Done, w.Total))
+	}
+	line("%s, %s/s: %s", what, bytesText(int64(w.Rate)), w.Text)
+	for _, p := range w.Peers {
+		s := fmt.Sprintf("  %s  %s", p.Addr, p.Path)
+		if p.RTT > 0 {
+			s += fmt.Sprintf(", round trip %.1f ms", p.RTT*1000)
+		}
+		if p.Bytes > 0 || p.Rate > 0 {
+			s += fmt.Sprintf(", gives %s/s, gave %s", bytesText(int64(p.Rate)), bytesText(p.Bytes))
+		}
+		if p.Sent > 0 {
+			s += fmt.Sprintf(", takes %s/s, took %s", bytesText(int64(p.Out)), bytesText(p.Sent))
+		}
+		if p.Wasted > 0 {
+			s += fmt.Sprintf(", %s of no use", bytesText(p.Wasted))
+		}
+		line("%s", s)
+	}
+}
+
+// A watch looks at a transfer every second, so that it can say what limits it.
+type watch struct {
+	a       *app
+	inspect *transfer.Inspector
+	about   func() answer // verb, name and place
+	first   sample
+	recent  []sample // the last few seconds, oldest first
+}
+
+// A sample is a snapshot with the time that the processors worked for us.
+type sample struct {
+	transfer.Snapshot
+	cpu time.Duration
+}
+
+func (w *watch) sample() (s sample, ok bool) {
+	s.Snapshot, ok = w.inspect.Now()
+	s.cpu = cpuTime()
+	return s, ok
+}
+
+// watchSpan is over how much time a rate is taken.
+const watchSpan = 4
+
+// explainRun looks at a transfer and answers why, until stop is called.
+func (a *app) explainRun(inspect *transfer.Inspector, about func() answer) (w *watch, stop func()) {
+	w = &watch{a: a, inspect: inspect, about: about}
+	done := make(chan struct{})
+	var c crew.Crew
+	requests, closeSocket, err := serveRun(&c)
+	if err != nil {
+		a.debugf("shoal why cannot ask this process: %v", err)
+	}
+	c.Go(func() {
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				w.tick()
+			case r := <-requests:
+				r <- w.answer()
+			}
+		}
+	})
+	return w, func() {
+		close(done)
+		if closeSocket != nil {
+			closeSocket()
+		}
+		c.Wait()
+	}
+}
+
+// begin notes that the fetching begins. A nil watch sees nothing.
+func (w *watch) begin() {
+	if w == nil {
+		return
+	}
+	if s, ok := w.sample(); ok {
+		w.first = s
+	}
+}
+
+// overall says what limited the whole get, or "" if it was too short to tell.
+func (w *watch) overall() (v verdict, ok bool) {
+	if w == nil {
+		return v, false
+	}
+	now, ok := w.sample()
+	if !ok || w.first.At.IsZero() || now.At.Sub(w.first.At) < time.Second {
+		return v, false
+	}
+	up, down := w.a.limitsNow()
+	now.Wanting = true
+	v = judge(w.first, now, up, down, runtime.GOMAXPROCS(0))
+	return v, v.limit != "nobody"
+}
+
+func (w *watch) tick() {
+	s, ok := w.sample()
+	if !ok {
+		return
+	}
+	w.recent = append(w.recent, s)
+	if len(w.recent) > watchSpan {
+		w.recent = w.recent[1:]
+	}
+}
+
+func (w *watch) answer() *answer {
+	ans := w.about()
+	now, ok := w.sample()
+	if !ok {
+		ans.Limit, ans.Text = "nothing", "it has not begun to fetch"
+		return &ans
+	}
+	before := sample{Snapshot: transfer.Snapshot{At: now.At.Add(-time.Second)}, cpu: now.cpu}
+	if len(w.recent) > 0 {
+		before = w.recent[0]
+	}
+	up, down := w.a.limitsNow()
+	v := judge(before, now, up, down, runtime.GOMAXPROCS(0))
+	ans.Done, ans.Total, ans.Wasted = now.Done, now.Total, now.Wasted
+	ans.Limit, ans.Text, ans.Rate = v.limit, v.text, v.rate
+	ans.Peers = []peerAnswer{}
+	for _, p := range now.Peers {
+		path := "it called us"
+		switch {
+		case p.Source:
+			path = "source"
+		case p.Dialled:
+			path = "direct"
+		}
+		ans.Peers = append(ans.Peers, peerAnswer{
+			Addr: p.Addr, Path: path, RTT: p.RTT.Seconds(), Rate: p.Rate, Out: p.OutRate,
+			Bytes: p.Received, Sent: p.Sent, Wasted: max(0, p.Received-p.Used-int64(p.InFlight)),
+		})
+	}
+	return &ans
+}
+
+// A verdict is what limits a transfer.
+type verdict struct {
+	limit, text string
+	rate        float64
+}
+
+// judge says what limited a transfer between two samples. up and down are the
+// limits that were set, in bytes/s, or 0.
+func judge(before, now sample, up, down int64, cpus int) verdict {
+	d := now.At.Sub(before.At)
+	if d <= 0 {
+		return verdict{"nothing", "nothing was measured yet", 0}
+	}
+	per := func(n int64) float64 { return float64(max(0, n)) / d.Seconds() }
+	in, out := per(now.Received-before.Received), per(now.Sent-before.Sent)
+	share := func(t time.Duration) int { return int(100 * t.Seconds() / d.Seconds()) }
+	busy := share(now.cpu-before.cpu) / max(cpus, 1)
+	v := verdict{rate: in}
+	if now.Workers == 0 || !now.Wanting {
+		v.rate = out
+		switch {
+		case len(now.Peers) == 0:
+			v.limit, v.text = "nobody", "nobody is connected"
+		case up > 0 && out > 0.85*float64(up):
+			v.limit, v.text = "limit", fmt.Sprintf("limited by --limit-up %s/s", bytesText(up))
+		case busy >= 80:
+			v.limit, v.text = "cpu", fmt.Sprintf("limited by this CPU: it is busy %d %% of the time", busy)
+		case out == 0:
+			v.limit, v.text = "nothing", "nobody asks for anything"
+		default:
+			v.limit, v.text = "line", "limited by the line, or by those who take"
+		}
+		return v
+	}
+	write := share(now.Write-before.Write) / max(now.Workers, 1)
+	flush := share(now.Flush - before.Flush)
+	switch {
+	case down > 0 && in > 0.85*float64(down):
+		v.limit, v.text = "limit", fmt.Sprintf("limited by --limit-down %s/s", bytesText(down))
+	case write >= 50 || write >= 20 && flush >= 60:
+		v.limit, v.text = "disk", fmt.Sprintf("limited by this disk: it is written to %d %%, and flushed %d %% of the time", write, flush)
+	case busy >= 80:
+		v.limit, v.text = "cpu", fmt.Sprintf("limited by this CPU: it is busy %d %% of the time", busy)
+	case len(now.Peers) == 0:
+		v.limit, v.text = "nobody", "no peer is connected"
+	default:
+		v.limit, v.text = judgePeers(now.Peers, in)
+	}
+	return v
+}
+
+// judgePeers says which peers a get waits for, as it does for nothing else.
+func judgePeers(peers []transfer.PeerNow, in float64) (limit, text string) {
+	byAddr := map[string]float64{}
+	asked := 0
+	for _, p := range peers {
+		byAddr[p.Addr] += p.Rate
+		if p.InFlight > 0 {
+			asked++
+		}
+	}
+	switch {
+	case asked == 0 && in == 0:
+		return "nobody", "those who are connected have nothing that is missing here"
+	case in == 0:
+		return "peer", "those who were asked send nothing"
+	case len(byAddr) == 1:
+		return "peer", fmt.Sprintf("limited by %s, or the line to it: it is the only one", peers[0].Addr)
+	}
+	return "line", fmt.Sprintf("limited by the line here, or by the %s together", count(len(byAddr), "peer"))
+}

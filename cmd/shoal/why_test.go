@@ -1,0 +1,136 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-p2p/shoal/transfer"
+)
+
+func TestJudge(t *testing.T) {
+	const sec = time.Second
+	now := time.Now()
+	snap := func(at time.Duration, received int64, write, flush, cpu time.Duration, peers ...transfer.PeerNow) sample {
+		return sample{transfer.Snapshot{At: now.Add(at), Received: received, Wanting: true, Workers: 2, Write: write, Flush: flush, Peers: peers}, cpu}
+	}
+	a := transfer.PeerNow{Addr: "a:1", Rate: 1e6, InFlight: 1}
+	b := transfer.PeerNow{Addr: "b:1", Rate: 1e6, InFlight: 1}
+	idle := transfer.PeerNow{Addr: "b:1"}
+	for _, c := range []struct {
+		name  string
+		s     sample
+		down  int64
+		limit string
+		text  string
+	}{
+		{"disk", snap(2*sec, 8e6, 3*sec, sec, 0, a), 0, "disk", "written to 75 %"},
+		{"flushes", snap(2*sec, 8e6, sec, 2*sec, 0, a), 0, "disk", "flushed 100 %"},
+		{"cpu", snap(2*sec, 8e6, 0, 0, 4*sec, a, b), 0, "cpu", "busy 100 %"},
+		{"limit", snap(2*sec, 2e6, 0, 0, 0, a, b), 1e6, "limit", "--limit-down 1.0 MB/s"},
+		{"limit that is far", snap(2*sec, 2e6, 0, 0, 0, a, b), 1e8, "line", "2 peers"},
+		{"one peer", snap(2*sec, 8e6, 0, 0, 0, a), 0, "peer", "a:1"},
+		{"two connections to it", snap(2*sec, 8e6, 0, 0, 0, a, a), 0, "peer", "a:1"},
+		{"silent peer", snap(2*sec, 0, 0, 0, 0, a), 0, "peer", "send nothing"},
+		{"peers without", snap(2*sec, 0, 0, 0, 0, idle), 0, "nobody", "nothing that is missing"},
+		{"nobody", snap(2*sec, 0, 0, 0, 0), 0, "nobody", "no peer"},
+		{"no time", snap(0, 0, 0, 0, 0), 0, "nothing", "yet"},
+	} {
+		if v := judge(snap(0, 0, 0, 0, 0), c.s, 0, c.down, 2); v.limit != c.limit || !strings.Contains(v.text, c.text) {
+			t.Errorf("%s: %+v", c.name, v)
+		}
+	}
+	serving := sample{transfer.Snapshot{At: now.Add(sec), Sent: 1e6, Peers: []transfer.PeerNow{a}}, 0}
+	if v := judge(sample{transfer.Snapshot{At: now}, 0}, serving, 1e6, 0, 2); v.limit != "limit" || v.rate != 1e6 {
+		t.Errorf("serving: %+v", v)
+	}
+}
+
+// A get and a share that run are asked, and say what limits them.
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data, m := shareFile(t, dir, 8<<20)
+	addr := (&fakeSeed{m: m, data: data, chunks: m.NumChunks()}).listen(t)
+	p := start(t, filepath.Join(dir, ".home"), "get", "--json", "--quiet", filepath.Join(dir, "data.shoal"), filepath.Join(dir, "out"), "--peer", addr, "--limit-down", "200K")
+	for e := p.wait("progress"); e != nil && e["done"].(float64) == 0; e = p.wait("progress") {
+	}
+	if got := output(t, dir, "why"); !strings.Contains(got, fmt.Sprintf(`get of "data" (process %d), `, p.cmd.Process.Pid)) || !strings.Contains(got, "\n  "+addr+"  direct, round trip ") {
+		t.Errorf("why: %q", got)
+	}
+	var w answer
+	must(t, json.Unmarshal([]byte(output(t, dir, "why", strconv.Itoa(p.cmd.Process.Pid), "--json")), &w))
+	if w.Place != filepath.Join(dir, "out", "data") || len(w.Peers) == 0 || w.Total != int64(len(data)) {
+		t.Errorf("why PID: %+v", w)
+	}
+	for end := time.Now().Add(time.Minute); w.Limit != "limit" && time.Now().Before(end); {
+		must(t, json.Unmarshal([]byte(output(t, dir, "why", "out/data", "--json")), &w))
+	}
+	if w.Limit != "limit" || !strings.Contains(w.Text, "--limit-down") {
+		t.Errorf("it never says that its limit is the limit: %+v", w)
+	}
+	if code, msg := shoal(t, dir, "why", "elsewhere"); code != codeOther || !strings.Contains(msg, `runs at "elsewhere"`) {
+		t.Errorf("another place: code %d, %s", code, msg)
+	}
+	socket := filepath.Join(dir, ".home", "run", fmt.Sprint(p.cmd.Process.Pid)+".sock")
+	if fi, err := os.Lstat(socket); err != nil || fi.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("the socket: %v, %v", fi, err)
+	}
+	must(t, p.cmd.Process.Kill())
+	for range p.events { // until it is gone
+	}
+	_ = p.cmd.Wait()
+	if code, _ := shoal(t, dir, "why"); code != codeOther {
+		t.Errorf("when nothing runs: code %d", code)
+	}
+	if _, err := os.Lstat(socket); err == nil {
+		t.Error("the socket of a process that was killed is left")
+	}
+}
+
+// Sockets that do not answer cost two seconds together; what is no socket of ours
+// is neither opened nor removed.
+func TestAskOnlyOurSockets(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "run")
+	must(t, os.Mkdir(dir, 0o700))
+	for i := range 20 { // they take a connection, and say nothing
+		l, err := net.Listen("unix", filepath.Join(dir, fmt.Sprint(1000+i)+socketSuffix))
+		must(t, err)
+		defer l.Close()
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "7.sock"), []byte("mine"), 0o600))
+	must(t, os.Symlink("1000.sock", filepath.Join(dir, "8.sock")))
+	l, err := net.Listen("unix", filepath.Join(dir, "9.sock"))
+	must(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	must(t, l.Close())
+	begun := time.Now()
+	if got := askRunning(dir, 0); len(got) != 0 {
+		t.Errorf("somebody answered: %v", got)
+	}
+	if d := time.Since(begun); d > 10*askTime {
+		t.Errorf("it took %v", d) // one after the other would be 40 s
+	}
+	for _, name := range []string{"7.sock", "8.sock", "1000.sock"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "9.sock")); err == nil {
+		t.Error("a stale socket is left")
+	}
+
+	open := filepath.Join(t.TempDir(), "open")
+	must(t, os.Mkdir(open, 0o777))
+	must(t, os.Chmod(open, 0o777))
+	if err := ours(open, os.ModeDir, 0o077); err == nil {
+		t.Error("a folder that is open to others is used")
+	}
+}
