@@ -4,8 +4,9 @@
 # make fuzz    each fuzz target for FUZZTIME
 # make bench   benchmarks of every package, beside a run that make bench-save has kept
 # make bench-peers   shoal beside rsync, aria2 and curl, where they are installed
-# make soak    the kill test at full size, and the fault tests as long as they like
+# make soak    kills, power cuts, the simulation and the growth tests at full size, and the fault tests as long as they like
 # make build   the binary, ./shoal
+# make release-check   the packages of a release, built, installed and tried (needs root)
 # make cross   builds for every system that is supported, into dist/
 
 GO       ?= go
@@ -14,7 +15,7 @@ BENCH    ?= .
 COUNT    ?= 6
 RUNS     ?= 5
 
-.PHONY: all build test race lint fuzz bench bench-save bench-peers soak cross demo clean
+.PHONY: all build test race lint fuzz release-check bench bench-save bench-peers soak cross demo clean
 
 all: build lint test
 
@@ -22,7 +23,7 @@ build:
 	$(GO) build -trimpath -o shoal ./cmd/shoal
 
 test:
-	$(GO) test -timeout 20m ./...
+	$(GO) test -parallel 6 -timeout 30m ./...
 
 race:
 	$(GO) test -race -timeout 30m ./...
@@ -32,13 +33,11 @@ lint:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-# go test -fuzz takes one target of one package at a time.
 fuzz:
-	@set -e; for p in $$($(GO) list ./...); do \
-		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
-		done; \
-	done
+	.ci/fuzz $(FUZZTIME)
+
+release-check:
+	.release/check
 
 bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 2h ./... | tee bench.out
@@ -51,7 +50,7 @@ bench-peers: build
 	$(GO) run ./cmd/bench-peers -runs $(RUNS)
 
 soak:
-	SHOAL_SOAK=1 $(GO) test -count 1 -timeout 2h -v -run 'Kill|Soak' ./...
+	SHOAL_SOAK=1 $(GO) test -count 1 -timeout 2h -v -run 'Kill|Soak|C04|C03|Simulate|Growth|N02Chaos|R01HostileMemory' ./...
 
 cross:
 	@set -e; for os in linux darwin windows freebsd; do for arch in amd64 arm64; do \
@@ -64,4 +63,4 @@ demo:
 	$(GO) run ./cmd/shoal demo
 
 clean:
-	rm -rf shoal shoal.exe dist bench.out bench.saved
+	rm -rf shoal shoal.exe dist dist-docs bench.out bench.saved
