@@ -62,15 +62,21 @@ func ParseCutter(s string) (Cutter, error) {
 	return NewCutter(kind, n)
 }
 
-// MaxNominalNum is the number of chunks that the nominal size is chosen for.
-const MaxNominalNum = 65536
+// A nominal size is chosen for at most MinNominalNum chunks of MinSize, twice as
+// many of twice the size, and so on, up to MaxNominalNum. A chunk takes both ends
+// as long as some tens of KiB do, so large shares are cut into larger ones before
+// their manifest asks for it.
+const (
+	MinNominalNum = 8192
+	MaxNominalNum = 65536
+)
 
 // NominalSize returns the chunk size for a share whose number of chunks at a size
-// is num(size): the smallest power of two from MinSize on that gives at most
-// MaxNominalNum chunks, or MaxSize if none does.
+// is num(size): the smallest power of two from MinSize on of which there are not
+// too many, or MaxSize if there are of each.
 func NominalSize(num func(size int) int64) int {
 	size := MinSize
-	for size < MaxSize && num(size) > MaxNominalNum {
+	for size < MaxSize && num(size) > min(MinNominalNum*int64(size/MinSize), MaxNominalNum) {
 		size *= 2
 	}
 	return size
