@@ -6,6 +6,18 @@ import (
 	"time"
 )
 
+// maxSaid is how many peers an error names: a person reads a line, and does not
+// look through a hundred of them.
+const maxSaid = 8
+
+// some joins the first few of texts, and says how many more there are.
+func some(texts []string, sep string) string {
+	if more := len(texts) - maxSaid; more > 0 {
+		return strings.Join(texts[:maxSaid], sep) + fmt.Sprintf("%sand %d more", sep, more)
+	}
+	return strings.Join(texts, sep)
+}
+
 // A NoPeerError reports that no peer could be reached within the timeout.
 type NoPeerError struct {
 	Timeout time.Duration
@@ -29,7 +41,7 @@ func (e *NoPeerError) Error() string {
 	if !e.Sources { // those are given up at once
 		what += fmt.Sprintf(" in %v", e.Timeout)
 	}
-	return what + ": " + strings.Join(e.Reasons, "; ")
+	return what + ": " + some(e.Reasons, "; ")
 }
 
 // A StalledError reports that peers were there, but nothing could be fetched
@@ -45,7 +57,7 @@ func (e *StalledError) Error() string {
 	if e.Total > 0 { // else not even the manifest came
 		at = fmt.Sprintf(" at %d of %d bytes", e.Done, e.Total)
 	}
-	return fmt.Sprintf("nothing came for %v%s: %s", e.Timeout, at, strings.Join(e.Reasons, "; "))
+	return fmt.Sprintf("nothing came for %v%s: %s", e.Timeout, at, some(e.Reasons, "; "))
 }
 
 // An IntegrityError reports that no peer is left that has sent right bytes.
@@ -59,7 +71,7 @@ func (e *IntegrityError) Error() string {
 	if e.Chunk < 0 {
 		what = "no peer has a valid manifest"
 	}
-	return what + ": wrong bytes from " + strings.Join(e.Peers, ", ")
+	return what + ": wrong bytes from " + some(e.Peers, ", ")
 }
 
 // A CorruptError reports a chunk, or with Index -1 a manifest, whose bytes are
