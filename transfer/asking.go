@@ -73,6 +73,7 @@ func (s *session) refill(now time.Time) {
 		return
 	}
 	if s.inflight == 0 && !s.sw.mayStart(s, now) {
+		f.crowded = true
 		return
 	}
 	for room > 0 {
@@ -151,7 +152,10 @@ func (s *session) ask(r chunk.Range, now time.Time, rtt time.Duration) {
 		s.owe(s.sw.m.ChunkLen(i))
 		f.asked[i]++
 		f.due[i]++
-		s.queue = append(s.queue, request{i: i, deadline: now.Add(s.flow.patience(s.inflight, rtt))})
+		s.queue = append(s.queue, request{
+			i: i, asked: now, owed: s.inflight,
+			deadline: now.Add(s.flow.patience(s.inflight, rtt)), guessed: s.flow.usual() == 0,
+		})
 	}
 	s.last = r.First + r.N - 1
 	s.wmu.Lock()
@@ -309,14 +313,31 @@ func (s *session) late(now time.Time) (drop bool) {
 		if q.dropped || q.late {
 			continue
 		}
+		if q.guessed && s.flow.usual() > 0 {
+			q.guessed = false
+			q.deadline = q.asked.Add(s.flow.patience(q.owed, s.conn.RTT()))
+		}
 		if now.After(q.deadline) || s.owesFor(silentTime, now) && s.sw.get.pick.len() == 0 {
 			s.overdue = true
 			s.release(false)
 		}
 		break
 	}
-	scarce := s.overdue && s.sw.get.buffers.len() < maxPeers && len(s.sw.sessions) > 1
-	return now.Sub(s.flow.last) > stallLimit || scarce
+	return now.Sub(s.flow.last) > stallLimit || s.hoards(now)
+}
+
+// hoards reports whether s holds one of few buffers without filling it, while others
+// cannot begin for want of one. The less it has given, the sooner.
+// Called with the swarm's mu held.
+func (s *session) hoards(now time.Time) bool {
+	if s.buf == nil || !s.sw.get.crowded {
+		return false
+	}
+	wait := silentTime
+	if s.stats.Used == 0 {
+		wait = 2 * quietTime
+	}
+	return s.overdue || now.Sub(s.flow.last) > wait+4*s.conn.RTT()
 }
 
 // cancel takes chunk i out of what s was asked for, since it came from another

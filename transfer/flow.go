@@ -112,7 +112,10 @@ func (f *flow) window(rtt time.Duration, active int) int {
 // outstanding, should take, judged by the rate so far and, if nothing comes, by
 // the silence.
 func (f *flow) eta(n int, rtt time.Duration, now time.Time) time.Duration {
-	silence := now.Sub(f.last)
+	silence := time.Duration(0)
+	if !f.last.IsZero() { // it was asked before
+		silence = now.Sub(f.last)
+	}
 	r := f.usual()
 	if r == 0 {
 		return time.Second + rtt + silence

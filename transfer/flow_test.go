@@ -74,3 +74,11 @@ func TestPatienceIsThePeersOwn(t *testing.T) {
 		t.Errorf("a fast line gets %v for one chunk", p)
 	}
 }
+
+// A peer that was never asked has not been silent.
+func TestFlowBeforeTheFirstRequest(t *testing.T) {
+	f := flow{chunkLen: testChunk}
+	if d := f.eta(testChunk, 0, time.Now()); d != time.Second {
+		t.Errorf("a first chunk is to take %v", d)
+	}
+}

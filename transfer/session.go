@@ -113,7 +113,10 @@ type session struct {
 // A request is one chunk that the peer was asked for.
 type request struct {
 	i        int
+	asked    time.Time
+	owed     int // bytes that the peer owed from then on, this chunk among them
 	deadline time.Time
+	guessed  bool // the deadline: the peer's rate was not known
 	dropped  bool // cancelled or refused: no longer counted, may still arrive
 	late     bool // others may be asked for it too
 }

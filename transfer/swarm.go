@@ -92,6 +92,7 @@ type fetch struct {
 	inflight  int             // bytes that all sessions together owe,
 	quiet     int             // those among them that do not come soon (see owesFor),
 	numActive int             // and how many of them owe something
+	crowded   bool            // somebody could not begin since the last tick, as buffers are few
 	verified  *chunk.Bitfield // chunks whose bytes this run has hashed
 	need      func(i int) int64
 	done      int64 // bytes of the selection that are written,
@@ -319,7 +320,7 @@ func (sw *swarm) watch(ctx context.Context) {
 				}
 			}
 			if f := sw.get; f != nil {
-				f.quiet = 0
+				f.quiet, f.crowded = 0, false
 				for _, s := range sw.sessions {
 					if s.owesFor(quietTime, now) {
 						f.quiet += s.inflight
