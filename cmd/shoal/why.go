@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -103,7 +104,10 @@ func (w *answer) print(out io.Writer) {
 	if w.Total > 0 {
 		what += fmt.Sprintf(", %d %%", percent(w.Done, w.Total))
 	}
-	line("%s, %s/s: %s", what, bytesText(int64(w.Rate)), w.Text)
+	if len(w.Peers) > 0 { // what is left of the rate of those who have gone says nothing
+		what += fmt.Sprintf(", %s/s", bytesText(int64(w.Rate)))
+	}
+	line("%s: %s", what, w.Text)
 	for _, p := range w.Peers {
 		s := fmt.Sprintf("  %s  %s", p.Addr, p.Path)
 		if p.RTT > 0 {
@@ -230,20 +234,29 @@ func (w *watch) answer() *answer {
 	ans.Done, ans.Total, ans.Wasted = now.Done, now.Total, now.Wasted
 	ans.Limit, ans.Text, ans.Rate = v.limit, v.text, v.rate
 	ans.Peers = []peerAnswer{}
+	local, err := net.InterfaceAddrs()
+	if err != nil {
+		local = nil // then everything is direct
+	}
 	for _, p := range now.Peers {
-		path := "it called us"
-		switch {
-		case p.Source:
-			path = "source"
-		case p.Dialled:
-			path = "direct"
-		}
 		ans.Peers = append(ans.Peers, peerAnswer{
-			Addr: p.Addr, Path: path, RTT: p.RTT.Seconds(), Rate: p.Rate, Out: p.OutRate,
+			Addr: p.Addr, Path: pathTo(p, local), RTT: p.RTT.Seconds(), Rate: p.Rate, Out: p.OutRate,
 			Bytes: p.Received, Sent: p.Sent, Wasted: max(0, p.Received-p.Used-int64(p.InFlight)),
 		})
 	}
 	return &ans
+}
+
+// pathTo says how a peer is reached, given the addresses of this machine's interfaces.
+func pathTo(p transfer.PeerNow, local []net.Addr) string {
+	where := whereIs(p.Addr, local)
+	switch {
+	case p.Source:
+		return "source"
+	case p.Dialled:
+		return where
+	}
+	return where + ", it called us"
 }
 
 // A verdict is what limits a transfer.

@@ -52,6 +52,33 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func TestPathTo(t *testing.T) {
+	local := []net.Addr{&net.IPNet{IP: net.IPv4(192, 168, 1, 5), Mask: net.CIDRMask(24, 32)}}
+	for _, c := range []struct {
+		peer transfer.PeerNow
+		want string
+	}{
+		{transfer.PeerNow{Addr: "192.168.1.9:7420", Dialled: true}, "LAN"},
+		{transfer.PeerNow{Addr: "192.168.1.9:40112"}, "LAN, it called us"},
+		{transfer.PeerNow{Addr: "198.51.100.1:7420", Dialled: true}, "direct"},
+		{transfer.PeerNow{Addr: "127.0.0.1:7420", Dialled: true}, "this machine"},
+		{transfer.PeerNow{Addr: "https://host/photos", Source: true}, "source"},
+	} {
+		if got := pathTo(c.peer, local); got != c.want {
+			t.Errorf("%s is reached by %q, want %q", c.peer.Addr, got, c.want)
+		}
+	}
+}
+
+// The rate of those who have gone is not told beside "nobody is connected".
+func TestWhyWithoutPeers(t *testing.T) {
+	var b strings.Builder
+	(&answer{PID: 1, Verb: "share", Name: "photos", Rate: 6e6, Text: "nobody is connected"}).print(&b)
+	if want := "share of \"photos\" (process 1): nobody is connected\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
 // A get and a share that run are asked, and say what limits them.
 func TestWhy(t *testing.T) {
 	t.Parallel()
@@ -61,7 +88,7 @@ func TestWhy(t *testing.T) {
 	p := start(t, filepath.Join(dir, ".home"), "get", "--json", "--quiet", filepath.Join(dir, "data.shoal"), filepath.Join(dir, "out"), "--peer", addr, "--limit-down", "200K")
 	for e := p.wait("progress"); e != nil && e["done"].(float64) == 0; e = p.wait("progress") {
 	}
-	if got := output(t, dir, "why"); !strings.Contains(got, fmt.Sprintf(`get of "data" (process %d), `, p.cmd.Process.Pid)) || !strings.Contains(got, "\n  "+addr+"  direct, round trip ") {
+	if got := output(t, dir, "why"); !strings.Contains(got, fmt.Sprintf(`get of "data" (process %d), `, p.cmd.Process.Pid)) || !strings.Contains(got, "\n  "+addr+"  this machine, round trip ") {
 		t.Errorf("why: %q", got)
 	}
 	var w answer
