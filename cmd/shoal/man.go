@@ -17,6 +17,7 @@ func (a *app) manCommand() *cli.Command {
 		ArgsUsage: "[COMMAND]",
 		Description: "Prints the page of shoal, or of one command, for man; with --dir it writes all of them.\n\n" +
 			"shoal man get | man -l -\n" +
+			"shoal man manifest create\n" +
 			"shoal man --dir ~/.local/share/man/man1\n" +
 			"shoal man",
 		Flags:  []cli.Flag{stringFlag("dir", "write all pages into `DIR`")},
@@ -52,7 +53,18 @@ func (a *app) man(cc *cli.Context) error {
 			return err
 		}
 	}
-	return unknownCommand(strings.Join(args, " "), a.cli().Commands)
+	group := find(a.cli().Commands, args[0])
+	switch {
+	case group == nil || len(group.Subcommands) == 0:
+		return unknownCommand(strings.Join(args, " "), a.cli().Commands)
+	case len(args) > 1:
+		return unknownCommand(args[1], group.Subcommands)
+	}
+	var lines []string
+	for _, sub := range group.Subcommands {
+		lines = append(lines, "shoal man "+group.Name+" "+sub.Name)
+	}
+	return usagef("each command of %s has its own page: %s", group.Name, strings.Join(lines, ", "))
 }
 
 // A manPage is one page, in Markdown.
