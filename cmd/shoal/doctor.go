@@ -121,6 +121,10 @@ func checkVersion() checkup {
 
 func checkState(dir string) checkup {
 	c := checkup{name: "state", text: dir + " can be written to"}
+	if text := homeless(); text != "" {
+		c.bad, c.text, c.fix = true, text, homeFix
+		return c
+	}
 	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
 		_, err = probe(dir, 0)

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/adrg/xdg"
 
@@ -18,7 +19,27 @@ func home() string {
 	return filepath.Join(xdg.StateHome, "shoal")
 }
 
+// homeless says that nothing names a place for what is remembered; "" if
+// something does.
+func homeless() string {
+	if os.Getenv("SHOAL_HOME") != "" || os.Getenv("XDG_STATE_HOME") != "" || runtime.GOOS == "windows" {
+		return ""
+	}
+	if _, err := os.UserHomeDir(); err == nil {
+		return ""
+	}
+	return "neither HOME nor SHOAL_HOME is set; what shoal remembers, such as interrupted gets, would lie in " + home()
+}
+
+// homeFix is what to do about it.
+const homeFix = "set SHOAL_HOME to a folder of yours"
+
 // state returns the store of what is remembered.
 func (a *app) state() *state.Store {
+	a.homeOnce.Do(func() {
+		if text := homeless(); text != "" {
+			a.warnf("%s; %s", text, homeFix)
+		}
+	})
 	return state.New(home(), func(text string) { a.warnf("%s", text) })
 }

@@ -70,6 +70,8 @@ type app struct {
 
 	toTell atomic.Pointer[func() string] // says how far things are; nil: nobody knows
 	limits transfer.Limits
+
+	homeOnce sync.Once // to warn that there is no place for the state
 }
 
 func (a *app) run(ctx context.Context) error {

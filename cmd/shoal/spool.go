@@ -31,6 +31,9 @@ const spoolLock = "lock"
 func newSpool() (_ *spool, err error) {
 	all := filepath.Join(home(), "spool")
 	if err := os.MkdirAll(all, 0o700); err != nil {
+		if text := homeless(); text != "" {
+			return nil, refuse(codeDisk, homeFix, "%s: %v", text, err)
+		}
 		return nil, err
 	}
 	guard := flock.New(filepath.Join(all, spoolLock))
