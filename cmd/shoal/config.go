@@ -24,6 +24,7 @@ const maxConfig = 64 << 10
 // does not say where a key is, which a message about it must.
 type config struct {
 	name   string                        // of the file
+	found  bool                          // it was there
 	values map[string]map[string]setting // by command, such as "manifest create", or "" for all; then by flag
 }
 
@@ -54,6 +55,7 @@ func (a *app) loadConfig(name string, asked bool) (*config, error) {
 		return nil, usagef("--config: %v", err)
 	}
 	defer f.Close()
+	c.found = true
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		return nil, usagef("--config: %q is not a regular file", name)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // hangup is called on SIGHUP. It reports whether that was a wish to read the
-// configuration again: there is one, and the terminal is not gone.
+// configuration again: there is one, or was, and the terminal is not gone.
 func (a *app) hangup() bool {
 	s := &a.settings
 	a.settingsMu.Lock()
@@ -19,8 +19,12 @@ func (a *app) hangup() bool {
 	if s.file == nil || a.terminalGone() {
 		return false
 	}
-	if _, err := os.Stat(s.file.name); errors.Is(err, fs.ErrNotExist) && len(s.file.values) == 0 && !s.asked {
-		return false
+	if _, err := os.Stat(s.file.name); errors.Is(err, fs.ErrNotExist) {
+		if !s.file.found {
+			return false
+		}
+		a.warnf("nothing was changed: %s is not there any more", s.file.name)
+		return true
 	}
 	if err := a.reload(); err != nil {
 		_, msg := explain(err)

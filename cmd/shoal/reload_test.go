@@ -72,6 +72,9 @@ func TestReloadAndStatus(t *testing.T) {
 	if get.wait("finished") == nil {
 		t.Fatalf("the get ended: %s", got.String())
 	}
+	must(t, os.Remove(config))
+	must(t, share.cmd.Process.Signal(syscall.SIGHUP))
+	said.await(t, "nothing was changed: "+config+" is not there any more")
 	must(t, share.cmd.Process.Signal(os.Interrupt))
 	if err := share.cmd.Wait(); err != nil {
 		t.Errorf("share ended with %v: %s", err, said.String())
