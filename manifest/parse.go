@@ -57,7 +57,7 @@ func parse(text string, root chunk.Hash, room []Entry) (*Manifest, error) {
 	}
 	if p.rest != "" {
 		p.line++
-		return nil, p.errorf("end", "%d bytes behind the last chunk", len(p.rest))
+		return nil, p.errorf("end", "%s behind the last chunk", count(len(p.rest), "byte"))
 	}
 	return p.m, nil
 }
@@ -93,7 +93,7 @@ func (p *parser) next(prefix string) (string, error) {
 	p.line++
 	line, rest, ok := strings.Cut(p.rest, "\n")
 	if !ok {
-		return "", p.errorf("truncated", "the text ends here, with %d bytes of a line; get the manifest anew", len(p.rest))
+		return "", p.errorf("truncated", "the text ends here, with %s of a line; get the manifest anew", count(len(p.rest), "byte"))
 	}
 	if !strings.HasPrefix(line, prefix) {
 		return "", p.errorf("unexpected line", "want %q, found %s", prefix+"...", quote(line))
@@ -445,7 +445,7 @@ func (p *parser) chunks(n int) error {
 			}
 			// Only the end of a segment may cut a chunk short.
 			if left := seg.end - off; length == 0 || length > left || length < left && length < int64(m.cutter.Min()) {
-				return p.errorf(what.of("length"), "%d is not what %q cuts from the %d bytes left of this segment", length, m.cutter, left)
+				return p.errorf(what.of("length"), "%d is not what %q cuts from the %s left of this segment", length, m.cutter, count(left, "byte"))
 			}
 			h, err := chunk.ParseHash(hash)
 			if err != nil {

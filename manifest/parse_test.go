@@ -184,7 +184,7 @@ func TestM13OneForm(t *testing.T) {
 		{"duplicated field", "name photos\n", "name photos\nname photos\n", "line 3"},
 		{"reordered fields", "size 200023\nentries 5\n", "entries 5\nsize 200023\n", "line 5"},
 		{"trailing byte", last + "\n", last + "\nx", "behind the last chunk"},
-		{"trailing line end", last + "\n", last + "\n\n", "1 bytes behind the last chunk"},
+		{"trailing line end", last + "\n", last + "\n\n", "1 byte behind the last chunk"},
 		{"trailing NUL", last + "\n", last + "\n\x00", "behind the last chunk"},
 		{"no last line end", last + "\n", last, "truncated"},
 		{"space behind a field", "entries 5\n", "entries 5 \n", "entries"},

@@ -193,7 +193,7 @@ func parseTicket(s string) (Ticket, error) {
 	}
 	const least = 1 + len(chunk.Hash{}) + ticketSumLen
 	if len(b) < least {
-		return Ticket{}, fmt.Errorf("it is too short: %d bytes, want at least %d", len(b), least)
+		return Ticket{}, fmt.Errorf("it is too short: %s, want at least %d", count(len(b), "byte"), least)
 	}
 	payload, sum := b[:len(b)-ticketSumLen], chunk.Sum(b[:len(b)-ticketSumLen])
 	if string(b[len(payload):]) != string(sum[:ticketSumLen]) {

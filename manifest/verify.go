@@ -65,11 +65,27 @@ func (d Difference) String() string {
 	}
 	if d.Chunk >= 0 {
 		if d.Num > 1 {
-			path += fmt.Sprintf(" and the %d files behind it", d.Num-1)
+			path += " and " + behind(d.Num-1)
 		}
 		return fmt.Sprintf("%s: chunk %d %s", path, d.Chunk, d.Why)
 	}
 	return path + ": " + d.Why
+}
+
+// count returns "1 byte", "2 bytes".
+func count[N int | int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// behind names the other files of a chunk.
+func behind(n int) string {
+	if n == 1 {
+		return "the file behind it"
+	}
+	return fmt.Sprintf("the %d files behind it", n)
 }
 
 // Verify compares dir, which is the share's own directory (or its file), with the
@@ -176,7 +192,7 @@ func (v *verifier) entry(i int) {
 	switch e.Kind {
 	case File:
 		if fi.Size() != e.Size {
-			add(WrongSize, "has %d bytes, want %d", fi.Size(), e.Size)
+			add(WrongSize, "has %s, want %d", count(fi.Size(), "byte"), e.Size)
 		}
 	case Dir:
 		v.real[e.Path] = true
@@ -351,7 +367,7 @@ func (v *verifier) chunk(ctx context.Context, r *reader, i int, window []byte) (
 		if partial {
 			return Unchecked, "differs, but some of its files were not chosen"
 		}
-		return WrongContent, fmt.Sprintf("(%d bytes at %d) differs: its hash is %s, want %s", v.m.ChunkLen(i), v.m.offsets[i], got, v.m.hashes[i])
+		return WrongContent, fmt.Sprintf("(%s at %d) differs: its hash is %s, want %s", count(v.m.ChunkLen(i), "byte"), v.m.offsets[i], got, v.m.hashes[i])
 	}
 	return 0, ""
 }

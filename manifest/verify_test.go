@@ -85,6 +85,10 @@ func TestVerify(t *testing.T) {
 		{"byte of a packed chunk", func(t *testing.T, top string) { flip(t, top+"/b/two", 3) }, nil, []string{
 			`wrong content: "b/one" and the 2 files behind it: chunk 3 (15 bytes at 300000) differs`,
 		}},
+		{"longer by a byte", func(t *testing.T, top string) {
+			must(t, os.WriteFile(top+"/b/none", []byte("1"), 0o644))
+			must(t, os.Chtimes(top+"/b/none", old, old))
+		}, nil, []string{`wrong size: "b/none": has 1 byte, want 0`}},
 		{"byte of a chunk of one small file", func(t *testing.T, top string) { flip(t, top+"/z", 0) }, nil, []string{
 			`wrong content: "z": chunk 6 (4 bytes at 500015) differs`,
 		}},
@@ -329,6 +333,15 @@ func TestVerifyEachFlip(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	if a, b := count(1, "byte"), count(int64(2), "byte"); a != "1 byte" || b != "2 bytes" {
+		t.Errorf("%q, %q", a, b)
+	}
+	if a, b := behind(1), behind(2); a != "the file behind it" || b != "the 2 files behind it" {
+		t.Errorf("%q, %q", a, b)
 	}
 }
 

@@ -246,7 +246,7 @@ func (w *walker) dropLinks() error {
 func (w *walker) checkNames() error {
 	if w.bad != nil {
 		if w.numBad > 1 {
-			return fmt.Errorf("%w (and %d more names like it)", w.bad, w.numBad-1)
+			return fmt.Errorf("%w (and %s like it)", w.bad, count(w.numBad-1, "more name"))
 		}
 		return w.bad
 	}

@@ -381,7 +381,11 @@ func (g *getter) recheck(doubtful *chunk.Bitfield) error {
 		}
 	}
 	if bad > 0 {
-		g.emit(Warning{Text: fmt.Sprintf("%d chunks were damaged by the restart of this machine and are fetched again", bad)})
+		were, are := "were", "are"
+		if bad == 1 {
+			were, are = "was", "is"
+		}
+		g.emit(Warning{Text: fmt.Sprintf("%s %s damaged by the restart of this machine and %s fetched again", numText(bad), were, are)})
 	}
 	return nil
 }

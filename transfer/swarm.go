@@ -364,15 +364,23 @@ func (sw *swarm) reasons() []string {
 			rs = append(rs, fmt.Sprintf("%s: has not sent the manifest yet", s.conn.RemoteAddr()))
 		case sw.get == nil:
 		case s.refused > 0:
-			rs = append(rs, fmt.Sprintf("%s: refused %d chunks that are missing; its files have changed", s.conn.RemoteAddr(), s.refused))
+			rs = append(rs, fmt.Sprintf("%s: refused %s; its files have changed", s.conn.RemoteAddr(), numText(s.refused)))
 		case len(s.queue) == 0:
-			rs = append(rs, fmt.Sprintf("%s: has none of the %d missing chunks", s.conn.RemoteAddr(), sw.get.want.Count()))
+			rs = append(rs, fmt.Sprintf("%s: has nothing of what is missing (%s)", s.conn.RemoteAddr(), numText(sw.get.want.Count())))
 		default:
-			rs = append(rs, fmt.Sprintf("%s: asked for %d chunks, sends nothing", s.conn.RemoteAddr(), len(s.queue)))
+			rs = append(rs, fmt.Sprintf("%s: asked for %s, sends nothing", s.conn.RemoteAddr(), numText(len(s.queue))))
 		}
 	}
 	slices.SortFunc(rs, cmp.Compare)
 	return rs
+}
+
+// numText returns "1 chunk", "2 chunks".
+func numText(n int) string {
+	if n == 1 {
+		return "1 chunk"
+	}
+	return fmt.Sprintf("%d chunks", n)
 }
 
 // seal reports whether nothing is wanted any more, and if so lets nothing

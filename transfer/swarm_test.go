@@ -482,3 +482,9 @@ func (h *told) Peers(addrs []string) error {
 	h.addrs = append(h.addrs, addrs...)
 	return nil
 }
+
+func TestNumText(t *testing.T) {
+	if a, b := numText(1), numText(34); a != "1 chunk" || b != "34 chunks" {
+		t.Errorf("%q, %q", a, b)
+	}
+}

@@ -206,7 +206,7 @@ func checkSpace(dir string) checkup {
 	case size < littleSpace:
 		c.bad, c.fix = true, "free some, or fetch to another disk"
 	case files >= 0 && files < 100:
-		c.bad, c.text, c.fix = true, fmt.Sprintf("only %d more files can be made here (inodes)", files), "remove some files, or fetch to another disk"
+		c.bad, c.text, c.fix = true, fmt.Sprintf("only %s can be made here (inodes)", count(int(files), "more file")), "remove some files, or fetch to another disk"
 	}
 	return c
 }

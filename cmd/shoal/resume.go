@@ -94,7 +94,11 @@ func (a *app) resume(cc *cli.Context) error {
 	case len(errs) == 0:
 		return nil
 	case len(errs) < len(parts):
-		return refuse(codePartly, "the same line goes on", "%d of %d gets are not complete", len(errs), len(parts))
+		are := "are"
+		if len(errs) == 1 {
+			are = "is"
+		}
+		return refuse(codePartly, "the same line goes on", "%d of %d gets %s not complete", len(errs), len(parts), are)
 	}
 	return errs[0]
 }

@@ -193,6 +193,7 @@ func plainReason(r string) string {
 	if !ok {
 		return r
 	}
+	why = strings.ReplaceAll(why, "chunks", "chunk") // their number is a figure, too
 	return addr + ": " + strings.Map(func(c rune) rune {
 		if c >= '0' && c <= '9' {
 			return -1

@@ -59,7 +59,7 @@ func TestWaitings(t *testing.T) {
 		{"192.0.2.1:7420: connection refused|192.0.2.2:7420: no answer yet", "waiting for a peer: 192.0.2.1:7420: connection refused; 192.0.2.2:7420: no answer yet"},
 		{"192.0.2.2:7420: no answer yet|192.0.2.1:7420: connection refused", ""},
 		{"192.0.2.2:7420: asked for 34 chunks, sends nothing", "waiting for a peer: 192.0.2.2:7420: asked for 34 chunks, sends nothing"},
-		{"192.0.2.2:7420: asked for 5 chunks, sends nothing", ""},
+		{"192.0.2.2:7420: asked for 1 chunk, sends nothing", ""},
 	} {
 		var rs []string
 		if tt.reasons != "" {
