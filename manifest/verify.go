@@ -24,7 +24,7 @@ const (
 	WrongSize                    // a file has another size
 	WrongTarget                  // a link leads elsewhere
 	WrongContent                 // a chunk has another hash
-	Unchecked                    // a chunk could not be checked, as a file of it is missing, of another size or unreadable
+	Unchecked                    // a chunk could not be checked, as a file of it is missing, too short or unreadable
 	Unreadable                   // a file, a directory or a link could not be read
 	WrongMode                    // a file or directory has other permission bits
 	WrongTime                    // a file or directory has another modification time
@@ -95,8 +95,8 @@ func behind(n int) string {
 // goroutine, the one that called Verify.
 //
 // A chunk that holds several small files can only differ as a whole: its Difference
-// names the first of them and their number. A chunk of which a file is missing or
-// has another size is Unchecked. Extra is only looked for when sel is nil.
+// names the first of them and their number. A chunk of which a file is missing, or
+// ends before it, is Unchecked; the others of a file of another size are compared. Extra is only looked for when sel is nil.
 //
 // The error is nil if the comparison came to its end, whatever it found.
 func Verify(ctx context.Context, m *Manifest, sel *Selection, dir string, report func(Difference)) error {
@@ -117,6 +117,7 @@ func Verify(ctx context.Context, m *Manifest, sel *Selection, dir string, report
 		return err
 	}
 	v.bad = chunk.NewBitfield(len(m.entries))
+	v.sizes = make(map[int]int64)
 	v.real = make(map[string]bool)
 	for i := range m.entries {
 		if sel != nil && !sel.Entries.Has(i) {
@@ -146,6 +147,7 @@ type verifier struct {
 	dir    string
 	report func(Difference)
 	bad    *chunk.Bitfield // entries whose content cannot be read as it should be
+	sizes  map[int]int64   // of those among them that are files and have another size
 	real   map[string]bool // directories of the chosen part that are there, and reached without a link
 	others sync.Map        // by the path of another directory: whether it is so too
 }
@@ -192,6 +194,7 @@ func (v *verifier) entry(i int) {
 	switch e.Kind {
 	case File:
 		if fi.Size() != e.Size {
+			v.sizes[i] = fi.Size()
 			add(WrongSize, "has %s, want %d", count(fi.Size(), "byte"), e.Size)
 		}
 	case Dir:
@@ -343,7 +346,12 @@ func (v *verifier) chunk(ctx context.Context, r *reader, i int, window []byte) (
 			partial = true
 			continue
 		}
-		if v.bad.Has(x.Entry) {
+		switch size, other := v.sizes[x.Entry]; {
+		case !v.bad.Has(x.Entry):
+		case other && x.Off+int64(x.Len) <= size: // what is there may well be right
+		case other:
+			return Unchecked, fmt.Sprintf("is not whole: %s is too short", quote(e.Path))
+		default:
 			return Unchecked, fmt.Sprintf("cannot be checked without %s", quote(e.Path))
 		}
 	}

@@ -97,16 +97,23 @@ func TestVerify(t *testing.T) {
 			must(t, os.Chtimes(top+"/a big", old, old))
 		}, nil, []string{
 			`wrong size: "a big": has 299999 bytes, want 300000`,
-			`unchecked: "a big": chunk 0 cannot be checked without "a big"`,
-			`unchecked: "a big": chunk 1 cannot`,
-			`unchecked: "a big": chunk 2 cannot`,
+			`unchecked: "a big": chunk 2 is not whole: "a big" is too short`,
+		}},
+		{"truncated at the end of a chunk, and damaged", func(t *testing.T, top string) {
+			flip(t, top+"/a big", 7)
+			must(t, os.Truncate(top+"/a big", 131072))
+			must(t, os.Chtimes(top+"/a big", old, old))
+		}, nil, []string{
+			`wrong size: "a big": has 131072 bytes, want 300000`,
+			`wrong content: "a big": chunk 0 (131072 bytes at 0) differs`,
+			`unchecked: "a big": chunk 1 is not whole: "a big" is too short`,
+			`unchecked: "a big": chunk 2 is not whole`,
 		}},
 		{"longer", func(t *testing.T, top string) {
 			appendTo(t, top+"/b/one")
 			must(t, os.Chtimes(top+"/b/one", old, old))
 		}, nil, []string{
 			`wrong size: "b/one": has 7 bytes, want 3`,
-			`unchecked: "b/one" and the 2 files behind it: chunk 3 cannot be checked without "b/one"`,
 		}},
 		{"empty file grew", func(t *testing.T, top string) {
 			appendTo(t, top+"/b/none")
