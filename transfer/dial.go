@@ -44,8 +44,9 @@ type address struct {
 	connected bool
 	dead      bool // never dialled again: ourselves, or banned
 	banned    bool
-	hint      bool // a peer told us of it, or it was discovered
-	met       bool // it was connected
+	hint      bool     // a peer told us of it, or it was discovered
+	met       bool     // it was connected,
+	id        [32]byte // to this peer
 
 	open func(ctx context.Context) (Conn, error) // instead of dialling; nil: dial
 }
@@ -167,9 +168,9 @@ func (d *dialler) once(ctx context.Context, a *address) (useful, again bool) {
 		return false, !a.dead
 	}
 	d.mu.Lock()
-	a.connected, a.met, a.noShare = true, true, false
-	d.mu.Unlock()
 	id := c.ID()
+	a.connected, a.met, a.id, a.noShare = true, true, id, false
+	d.mu.Unlock()
 	before := d.sw.usedFrom(id)
 	if a.open != nil { // a source does several things at once by itself
 		err = d.sw.join(ctx, c, nil)
@@ -207,13 +208,14 @@ func isDead(err error) bool {
 // dialled is what the dialler knows of its addresses at one moment.
 type dialled struct {
 	reasons   []string // for each that is not connected: why
-	connected int
-	alive     int // still dialled, or connected
+	connected int      // or another address of the same peer is
+	alive     int      // still dialled, or connected
 	banned    []string
 	noShare   bool // everyone who answered does not have the share
 }
 
 func (d *dialler) state() dialled {
+	here := d.sw.present()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var t dialled
@@ -221,7 +223,7 @@ func (d *dialler) state() dialled {
 	unmet := false
 	for _, a := range d.addrs {
 		switch {
-		case a.connected:
+		case a.connected, a.met && here[a.id]: // maybe by another of its addresses
 			t.connected++
 			t.alive++
 			continue

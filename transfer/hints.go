@@ -150,6 +150,17 @@ func (sw *swarm) numSessions() int {
 	return len(sw.sessions)
 }
 
+// present returns the IDs of those who are connected.
+func (sw *swarm) present() map[[32]byte]bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	ids := make(map[[32]byte]bool, len(sw.sessions))
+	for _, s := range sw.sessions {
+		ids[s.conn.ID()] = true
+	}
+	return ids
+}
+
 // refer tells a peer that cannot be let in where others are.
 func (sw *swarm) refer(c Conn) {
 	sw.mu.Lock()

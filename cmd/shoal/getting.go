@@ -102,7 +102,7 @@ func (g *getting) event(e transfer.Event) {
 		g.emit("peer_down", map[string]any{"addr": e.Addr, "error": errText(e.Err), "banned": e.Banned})
 	case transfer.Waiting:
 		g.emit("waiting", map[string]any{"reasons": append([]string{}, e.Reasons...)})
-		if text := g.waits.text(e.Reasons); text != "" {
+		if text := g.waits.text(e.Reasons, len(g.peers.by), len(g.o.Addrs) > 0 || g.o.Discover == nil); text != "" {
 			patience := g.o.Timeout
 			if g.met && g.o.StallTimeout > 0 {
 				patience = g.o.StallTimeout

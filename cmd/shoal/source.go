@@ -178,10 +178,17 @@ func (a *app) resolve(ctx context.Context, cc *cli.Context, src source) (*manife
 	}
 	defer n.Close()
 	var waits waitings
+	var here present
+	addrs := merge(src.addrs, peers)
 	discover := a.discoverer(cc, src.root, netip.AddrPort{})
-	return fetchManifest(ctx, n, transfer.GetOptions{Root: src.root, Addrs: merge(src.addrs, peers), Discover: discover, Timeout: timeout, Network: n, Events: func(e transfer.Event) {
-		if w, ok := e.(transfer.Waiting); ok {
-			if text := waits.text(w.Reasons); text != "" {
+	return fetchManifest(ctx, n, transfer.GetOptions{Root: src.root, Addrs: addrs, Discover: discover, Timeout: timeout, Network: n, Events: func(e transfer.Event) {
+		switch e := e.(type) {
+		case transfer.PeerUp:
+			here.up(e.ID, e.Addr)
+		case transfer.PeerDown:
+			here.down(e.ID)
+		case transfer.Waiting:
+			if text := waits.text(e.Reasons, len(here.by), len(addrs) > 0 || discover == nil); text != "" {
 				a.sayf("%s", text)
 			}
 		}

@@ -164,13 +164,21 @@ type waitings struct {
 // mostWaitings is how many reasons are told in one wait.
 const mostWaitings = 16
 
-// text returns what is to be said of a wait, or "" if all was said.
-func (w *waitings) text(reasons []string) string {
+// text returns what is to be said of a wait, or "" if all was said. connected is
+// how many peers there are, and known whether an address was given.
+func (w *waitings) text(reasons []string, connected int, known bool) string {
 	if w.said == nil {
 		w.said = map[string]bool{}
 	}
 	if len(reasons) == 0 {
-		reasons = []string{"nobody was found yet"}
+		switch {
+		case connected > 0:
+			reasons = []string{"nothing comes"}
+		case known:
+			reasons = []string{"nobody was found yet"}
+		default:
+			reasons = []string{"nobody was found yet on the local network; --peer HOST:PORT names one"}
+		}
 	}
 	var fresh []string
 	for _, r := range reasons {
@@ -183,7 +191,11 @@ func (w *waitings) text(reasons []string) string {
 	if len(fresh) == 0 {
 		return ""
 	}
-	return "waiting for a peer: " + strings.Join(fresh, "; ")
+	what := "waiting for a peer: "
+	if connected > 0 {
+		what = "waiting for something new: "
+	}
+	return what + strings.Join(fresh, "; ")
 }
 
 // plainReason returns a reason without the figures in it, which change all the

@@ -52,26 +52,33 @@ func TestPresent(t *testing.T) {
 // whoever makes up reasons does not fill the screen.
 func TestWaitings(t *testing.T) {
 	var w waitings
-	for _, tt := range []struct{ reasons, want string }{
-		{"", "waiting for a peer: nobody was found yet"},
-		{"", ""},
-		{"192.0.2.1:7420: no answer yet", "waiting for a peer: 192.0.2.1:7420: no answer yet"},
-		{"192.0.2.1:7420: connection refused|192.0.2.2:7420: no answer yet", "waiting for a peer: 192.0.2.1:7420: connection refused; 192.0.2.2:7420: no answer yet"},
-		{"192.0.2.2:7420: no answer yet|192.0.2.1:7420: connection refused", ""},
-		{"192.0.2.2:7420: asked for 34 chunks, sends nothing", "waiting for a peer: 192.0.2.2:7420: asked for 34 chunks, sends nothing"},
-		{"192.0.2.2:7420: asked for 1 chunk, sends nothing", ""},
+	for _, tt := range []struct {
+		reasons   string
+		connected int
+		known     bool
+		want      string
+	}{
+		{"", 0, true, "waiting for a peer: nobody was found yet"},
+		{"", 0, true, ""},
+		{"", 0, false, "waiting for a peer: nobody was found yet on the local network; --peer HOST:PORT names one"},
+		{"", 1, true, "waiting for something new: nothing comes"},
+		{"192.0.2.1:7420: no answer yet", 0, true, "waiting for a peer: 192.0.2.1:7420: no answer yet"},
+		{"192.0.2.1:7420: connection refused|192.0.2.2:7420: no answer yet", 0, true, "waiting for a peer: 192.0.2.1:7420: connection refused; 192.0.2.2:7420: no answer yet"},
+		{"192.0.2.2:7420: no answer yet|192.0.2.1:7420: connection refused", 0, true, ""},
+		{"192.0.2.2:7420: asked for 34 chunks, sends nothing", 1, true, "waiting for something new: 192.0.2.2:7420: asked for 34 chunks, sends nothing"},
+		{"192.0.2.2:7420: asked for 1 chunk, sends nothing", 1, true, ""},
 	} {
 		var rs []string
 		if tt.reasons != "" {
 			rs = strings.Split(tt.reasons, "|")
 		}
-		if got := w.text(rs); got != tt.want {
+		if got := w.text(rs, tt.connected, tt.known); got != tt.want {
 			t.Errorf("%q: said %q, want %q", tt.reasons, got, tt.want)
 		}
 	}
 	lines := 0
 	for k := range 1000 {
-		if w.text([]string{strings.Repeat("x", k) + ": no"}) != "" {
+		if w.text([]string{strings.Repeat("x", k) + ": no"}, 0, true) != "" {
 			lines++
 		}
 	}
