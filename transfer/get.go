@@ -46,6 +46,8 @@ type getter struct {
 	kept   int64
 	reuse  reusing
 
+	preparing atomic.Bool // what is there already is looked at; nobody is waited for
+
 	out    atomic.Pointer[outlet] // of a stream
 	origin *store.Origin          // what is served after the end
 
@@ -179,6 +181,7 @@ func (g *getter) known() error {
 // prepare checks what the manifest asks for and opens the store. The result is
 // not nil if the share is there already.
 func (g *getter) prepare() (*Result, error) {
+	g.preparing.Store(true) // until fetch
 	var err error
 	if len(g.o.Only)+len(g.o.Exclude) > 0 {
 		if g.sel, err = g.m.Select(g.o.Only, g.o.Exclude); err != nil {
@@ -311,6 +314,7 @@ func (g *getter) fetch() {
 	kept := g.store.Have()
 	g.reuse.addTo(kept)
 	g.sw.fetchInto(g.m, g.store, g.sel, kept, g.f)
+	g.preparing.Store(false)
 	g.reuse.addTo(g.f.verified) // nobody asks before the sessions are told
 	for range numWorkers() {
 		g.crew.Go(g.sw.work)

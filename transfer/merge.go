@@ -15,7 +15,9 @@ func (g *getter) merge(dir, name string, o store.Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := store.Look(g.ctx, d, name, g.m, g.sel, g.o.Existing)
+	v, err := store.LookAndTell(g.ctx, d, name, g.m, g.sel, g.o.Existing, func(done, total int64) {
+		g.emit(Comparing{Done: done, Total: total})
+	})
 	if err == nil {
 		err = v.Refused()
 	}

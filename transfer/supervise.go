@@ -22,7 +22,7 @@ func (g *getter) supervise() {
 				g.sw.touch(now)
 			}
 			p, idle := g.sw.progress(g.began, now)
-			if idle < 0 || g.reuse.running.Load() { // what is left is up to the disk
+			if idle < 0 || g.preparing.Load() || g.reuse.running.Load() { // what is left is up to the disk
 				continue
 			}
 			p.Rate = rate.note(p.Done, now)

@@ -110,6 +110,9 @@ type (
 		Shared      int64 // of Found: lies on disk only once, under both names
 		Done        bool
 	}
+	// Comparing reports how much of the files that lie at the place of the share, and
+	// that it might have, was compared, in bytes. It comes often.
+	Comparing struct{ Done, Total int64 }
 	// Merging reports that there is something at the place of the share: Kept
 	// files with KeptSize bytes are the same and stay, Fetch others are missing,
 	// differ, or can only be compared when they are here.
@@ -156,6 +159,7 @@ func (Hashing) event()   {}
 func (Found) event()     {}
 func (Resumed) event()   {}
 func (Reusing) event()   {}
+func (Comparing) event() {}
 func (Merging) event()   {}
 func (Progress) event()  {}
 func (PeerUp) event()    {}

@@ -32,6 +32,8 @@ type getting struct {
 	peers       present
 	jsonAt      time.Time
 	latest      atomic.Pointer[transfer.Progress]
+	compared    atomic.Pointer[string] // how far the comparison with what is there is; nil if there is none
+	comparedAt  time.Time              // when it began
 	result      *transfer.Result
 	selErr      error  // why the globs choose nothing
 	watch       *watch // says what limits it
@@ -71,7 +73,11 @@ func (g *getting) event(e transfer.Event) {
 		g.emit("resumed", map[string]any{"kept": e.Kept, "total": e.Total})
 	case transfer.Reusing:
 		g.reusing(e)
+	case transfer.Comparing:
+		g.comparing(e, time.Now())
 	case transfer.Merging:
+		a.finishBar() // of the comparison
+		g.compared.Store(nil)
 		g.total = e.FetchSize
 		stay := "stay as they are"
 		if e.Kept == 1 {
@@ -136,6 +142,36 @@ func (g *getting) ended(res *transfer.Result) error {
 		g.a.sayf("%s", sentSummary(res.Size, res.Stats))
 	}
 	return skippedError(res)
+}
+
+// comparing shows how far the files that are there are compared: on a terminal after
+// a moment, and elsewhere after a while and then now and then.
+func (g *getting) comparing(e transfer.Comparing, now time.Time) {
+	if g.comparedAt.IsZero() {
+		g.comparedAt, g.shown = now, now
+	}
+	if e.Done == 0 || g.json && now.Sub(g.jsonAt) >= jsonEvery {
+		g.jsonAt = now
+		g.emit("comparing", map[string]any{"done": e.Done, "total": e.Total})
+	}
+	text := "compared " + bytesText(e.Done) + " of " + bytesText(e.Total) + " that is there"
+	d := now.Sub(g.comparedAt)
+	if d >= time.Second {
+		text += leftText(e.Done, e.Total, d)
+	}
+	g.compared.Store(&text)
+	if d < time.Second {
+		return
+	}
+	g.a.progress(e.Done, e.Total, text)
+	every := quietTime
+	if g.shown.Equal(g.comparedAt) {
+		every = quietTime / 5
+	}
+	if !g.a.tty && now.Sub(g.shown) >= every {
+		g.shown = now
+		g.a.sayf("%s", text)
+	}
 }
 
 func (g *getting) progress(e transfer.Progress) {

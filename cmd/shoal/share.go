@@ -374,12 +374,20 @@ func (h *hashing) event(e transfer.Event) {
 
 func (h *hashing) progress(done, total int64) {
 	text := bytesText(done) + " of " + bytesText(total) + " hashed"
-	if d := time.Since(h.start); d > time.Second && done > 0 {
-		rate := float64(done) / d.Seconds()
-		text += fmt.Sprintf(", %s/s, %s left", bytesText(int64(rate)), durationText(time.Duration(float64(total-done)/rate*float64(time.Second))))
+	if d := time.Since(h.start); d > time.Second {
+		text += leftText(done, total, d)
 	}
 	h.latest.Store(&text)
 	h.a.progress(done, total, text)
+}
+
+// leftText says how fast something goes that has taken d so far, and how long it will.
+func leftText(done, total int64, d time.Duration) string {
+	if done <= 0 {
+		return ""
+	}
+	rate := float64(done) / d.Seconds()
+	return fmt.Sprintf(", %s/s, %s left", bytesText(int64(rate)), durationText(time.Duration(float64(total-done)/rate*float64(time.Second))))
 }
 
 func (h *hashing) skip(path, why string) {

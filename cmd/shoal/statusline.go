@@ -13,8 +13,10 @@ func (a *app) tells(f func() string) { a.toTell.Store(&f) }
 
 // status says how far a get is.
 func (g *getting) status() string {
-	p := g.latest.Load()
+	p, compared := g.latest.Load(), g.compared.Load()
 	switch {
+	case compared != nil:
+		return *compared
 	case p == nil:
 		return "looking for a peer"
 	case p.Total == 0:

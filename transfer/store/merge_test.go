@@ -236,6 +236,25 @@ func TestMergeOperationFails(t *testing.T) {
 	}
 }
 
+// A survey tells how far it is, of what it has to read and no more.
+func TestLookTells(t *testing.T) {
+	s, d := newShare(t), memdisk.New()
+	s.before(t, d)
+	var last, total int64
+	calls := 0
+	v, err := store.LookAndTell(t.Context(), d, "tree", s.m, nil, store.Refuse, func(done, of int64) {
+		if calls++; done < last || done >= of || calls == 1 && done > 0 || calls > 1 && of != total {
+			t.Errorf("%d of %d after %d of %d", done, of, last, total)
+		}
+		last, total = done, of
+	})
+	must(t, err)
+	_, kept := v.Kept()
+	if calls == 0 || total < kept || total > s.m.Size() {
+		t.Errorf("%d calls, %d bytes of %d, of which %d are the same", calls, total, s.m.Size(), kept)
+	}
+}
+
 // What is the same is not fetched, and not read again by the next run unless
 // somebody has touched it.
 func TestMergeKeepsAndRemembers(t *testing.T) {

@@ -94,10 +94,19 @@ type Survey struct {
 // mergeName is the part's record of a survey.
 const mergeName = "merge"
 
+// maxSilent is how many bytes Look reads between two reports.
+const maxSilent = 1 << 20
+
 // Look compares the entries of a share, or those that sel chooses, with what lies
 // at its final name. It reads only. What an earlier run has compared and nobody
 // has touched since is not read again.
 func Look(ctx context.Context, d Disk, final string, m *manifest.Manifest, sel *manifest.Selection, how Existing) (*Survey, error) {
+	return LookAndTell(ctx, d, final, m, sel, how, nil)
+}
+
+// LookAndTell is Look, which may take long. It calls report, unless that is nil,
+// as it goes on, with the bytes that were compared and those that are to be.
+func LookAndTell(ctx context.Context, d Disk, final string, m *manifest.Manifest, sel *manifest.Selection, how Existing, report func(done, total int64)) (*Survey, error) {
 	n := len(m.Entries())
 	v := &Survey{d: d, final: final, m: m, all: sel, how: how, class: make([]class, n), print: make([]uint64, n)}
 	d.Forget()
@@ -105,7 +114,7 @@ func Look(ctx context.Context, d Disk, final string, m *manifest.Manifest, sel *
 	if err := v.names(old); err != nil {
 		return nil, err
 	}
-	if err := v.contents(ctx, old); err != nil {
+	if err := v.contents(ctx, old, report); err != nil {
 		return nil, err
 	}
 	v.choose(old)
@@ -221,18 +230,33 @@ func fingerprint(i Info) uint64 {
 }
 
 // contents hashes what may be the same and was not compared before.
-func (v *Survey) contents(ctx context.Context, old *Survey) error {
+func (v *Survey) contents(ctx context.Context, old *Survey, report func(done, total int64)) error {
 	compared := func(e int) bool { return old != nil && old.print[e] == v.print[e] }
 	buf := make([]byte, 256<<10)
 	right := chunk.NewBitfield(v.m.NumChunks())
+	doubtful, total := chunk.NewBitfield(len(v.class)), int64(0)
+	for e, c := range v.class {
+		if c == classMaybe && !compared(e) {
+			doubtful.Set(e)
+			total += v.m.Entries()[e].Size
+		}
+	}
+	done, told := int64(0), int64(-maxSilent)
 	for i := range v.m.NumChunks() {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if report != nil && done-told >= maxSilent && done < total {
+			told = done
+			report(done, total)
 		}
 		worth, whole, files, first := false, true, 0, -1
 		for x := range v.m.Extents(i) {
 			files++
 			first = x.Entry
+			if doubtful.Has(x.Entry) { // also if it need not be read any more
+				done += int64(x.Len)
+			}
 			c := v.class[x.Entry]
 			worth = worth || c == classMaybe && !compared(x.Entry)
 			whole = whole && (c == classMaybe || c == classSame)
