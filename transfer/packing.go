@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 	"time"
 
@@ -70,9 +71,15 @@ func Pack(ctx context.Context, o PackOptions) (res *PackResult, err error) {
 			return nil, err
 		}
 	}
-	want, err := g.missingOf(o.MissingOf)
-	if err != nil {
+	if w, err = pack.Settle(g.ctx, o.Path, g.m); err != nil {
 		return nil, err
+	}
+	want, err := g.missingOf(o.MissingOf)
+	switch {
+	case err != nil:
+		return nil, err
+	case w != nil:
+		return g.packed(w, want, o.Path), nil
 	}
 	if want.None() {
 		return nil, ErrNothingMissing
@@ -83,6 +90,9 @@ func Pack(ctx context.Context, o PackOptions) (res *PackResult, err error) {
 	}
 	if w, err = pack.Create(g.ctx, o.Path, g.m); err != nil {
 		return nil, err
+	}
+	if o.Size > 0 && w.Len()+rest(g.m, take, w.Has()) > o.Size { // an earlier line asked for more, or for other chunks
+		return nil, &fs.PathError{Op: "open", Path: o.Path + pack.PartSuffix, Err: pack.ErrOther}
 	}
 	g.fill(w, take)
 	select {
@@ -95,6 +105,18 @@ func Pack(ctx context.Context, o PackOptions) (res *PackResult, err error) {
 		return nil, err
 	}
 	return g.packed(w, want, o.Path), nil
+}
+
+// rest returns the bytes that the chunks of take which has lacks need in a pack.
+func rest(m *manifest.Manifest, take, has *chunk.Bitfield) (n int64) {
+	for r := range take.Ranges() {
+		for i := r.First; i < r.End(); i++ {
+			if !has.Has(i) {
+				n += pack.RecordLen(m.ChunkLen(i))
+			}
+		}
+	}
+	return n
 }
 
 // packed returns what came of it.

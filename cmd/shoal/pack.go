@@ -139,7 +139,7 @@ func packError(err error, path string) error {
 	case errors.Is(err, pack.ErrLocked):
 		return refuse(codeRunning, "wait for that, or end it", "%q is being written by another program", path+pack.PartSuffix)
 	case errors.Is(err, pack.ErrOther):
-		return refuse(codeRefused, "choose another name, or move it away", "%q is the beginning of something else, such as a pack of another share", path+pack.PartSuffix)
+		return refuse(codeRefused, "choose another name, or move it away", "%q is no beginning of this pack: it is something else, or of a pack of another share or with other chunks", path+pack.PartSuffix)
 	case errors.Is(err, pack.ErrTooSmall):
 		return usagef("--size: %v", err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):

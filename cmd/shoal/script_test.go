@@ -78,6 +78,7 @@ func TestMain(m *testing.M) {
 //	snapshot             remember all that lies in the working folder
 //	unchanged            fail unless it is the same as at the last snapshot
 //	noise FILE SIZE      make a file of SIZE bytes, the same for the same name
+//	link OLD NEW         give a file another name
 //	edit FILE OFFSET     change one byte of FILE
 //	future VAR           put a ticket of version 2 into $VAR
 //	broken VAR TICKET    put the ticket into $VAR with a line break in it
@@ -94,6 +95,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfor": waitFor, "code": exitCode, "noise": makeNoise, "edit": editFile, "say": sayCode,
 			"seed": startSeed, "stop": stopSeed, "speak": speak, "snapshot": snapshot, "unchanged": unchanged, "future": future, "web": serveWeb, "broken": broken,
+			"link": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.Link(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+			},
 		},
 	})
 }

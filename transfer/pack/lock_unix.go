@@ -4,6 +4,7 @@ package pack
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -21,4 +22,12 @@ func lock(f *os.File) error {
 // unsupported reports whether a folder cannot be flushed at all.
 func unsupported(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+}
+
+// links returns how many names a file has.
+func links(fi fs.FileInfo) int {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return int(st.Nlink)
+	}
+	return 1
 }

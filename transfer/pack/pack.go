@@ -82,8 +82,8 @@ func parseHeader(p []byte) (h header, ok bool) {
 	return h, ok && h.n > 0 && h.n <= limit && bytes.Equal(h.append(nil), p)
 }
 
-// recordLen returns the bytes that a record with n bytes of content takes.
-func recordLen(n int) int64 { return (headerLen + int64(n) + align - 1) / align * align }
+// RecordLen returns the bytes that a record with n bytes of content takes.
+func RecordLen(n int) int64 { return (headerLen + int64(n) + align - 1) / align * align }
 
 // An Item is where one chunk lies in a pack.
 type Item struct {
@@ -129,7 +129,7 @@ func Read(ctx context.Context, f io.ReaderAt, size int64, root chunk.Hash, fits 
 			continue
 		}
 		item := Item{off + headerLen, h.n}
-		off += recordLen(h.n)
+		off += RecordLen(h.n)
 		switch {
 		case h.root != root:
 			x.Others++
@@ -182,10 +182,10 @@ var ErrTooSmall = errors.New("too small for a single chunk of this share")
 // bytes with the manifest, and how long it becomes. size 0 is without limit.
 func Plan(m *manifest.Manifest, want *chunk.Bitfield, size int64) (take *chunk.Bitfield, length int64, err error) {
 	take = chunk.NewBitfield(m.NumChunks())
-	length = recordLen(len(m.Text()))
+	length = RecordLen(len(m.Text()))
 	for r := range want.Ranges() {
 		for i := r.First; i < r.End(); i++ {
-			n := recordLen(m.ChunkLen(i))
+			n := RecordLen(m.ChunkLen(i))
 			if size > 0 && length+n > size {
 				if take.None() {
 					return nil, length + n, ErrTooSmall

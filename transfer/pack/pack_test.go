@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -173,9 +174,6 @@ func TestGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(path+PartSuffix, []byte("something else"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	w, err = Create(t.Context(), path, m)
 	if err != nil {
 		t.Fatal(err)
@@ -264,6 +262,80 @@ func TestLeavesOthers(t *testing.T) {
 	}
 	if after, err := os.ReadFile(path + PartSuffix); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("%d of %d bytes are left, %v", len(after), len(before), err)
+	}
+}
+
+// A file of the user's that has the name of the part, itself or as another name
+// of it, is not written to.
+func TestLeavesWhatIsNoPack(t *testing.T) {
+	m, data := share(t, 600_000)
+	dir := t.TempDir()
+	path, mine := filepath.Join(dir, "a.shoalpack"), filepath.Join(dir, "mine")
+	for name, make := range map[string]func() error{
+		"text":   func() error { return os.WriteFile(path+PartSuffix, []byte("something else"), 0o644) },
+		"folder": func() error { return os.Mkdir(path+PartSuffix, 0o755) },
+		"link":   func() error { return os.Symlink(mine, path+PartSuffix) },
+		"hard link to a part": func() error {
+			w, err := Create(t.Context(), mine, m)
+			if err == nil {
+				err = errors.Join(w.Write(0, bytesOf(m, data, 0)), w.Close())
+			}
+			return errors.Join(err, os.Link(mine+PartSuffix, path+PartSuffix))
+		},
+	} {
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Lstat(path + PartSuffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w, err := Create(t.Context(), path, m); !errors.Is(err, ErrOther) {
+			t.Errorf("%s: %v", name, err)
+			if err == nil {
+				_ = w.Close()
+			}
+		}
+		if after, err := os.Lstat(path + PartSuffix); err != nil || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+			t.Errorf("%s was changed: %v", name, err)
+		}
+		if err := os.Remove(path + PartSuffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A writer that was stopped between the two steps that give the pack its name is
+// ended by the next one.
+func TestSettle(t *testing.T) {
+	m, data := share(t, 600_000)
+	path := filepath.Join(t.TempDir(), "a.shoalpack")
+	write(t, path, m, data)
+	if w, err := Settle(t.Context(), path, m); w != nil || err != nil {
+		t.Fatalf("nothing is to be ended: %v, %v", w, err)
+	}
+	if err := os.Link(path, path+PartSuffix); err != nil {
+		t.Skipf("no hard links here: %v", err)
+	}
+	w, err := Settle(t.Context(), path, m)
+	if err != nil || w == nil {
+		t.Fatalf("%v, %v", w, err)
+	}
+	if n := w.Has().Count(); n != m.NumChunks()-1 {
+		t.Errorf("%d chunks", n)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path + PartSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the part is there: %v", err)
+	}
+	p, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := right(t, p, m); n != m.NumChunks()-1 {
+		t.Errorf("%d chunks are left in the pack", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ type Writer struct {
 var (
 	ErrExists = errors.New("exists already")
 	ErrLocked = errors.New("is being written by another program")
-	ErrOther  = errors.New("is the beginning of something else")
+	ErrOther  = errors.New("is no beginning of this pack")
 )
 
 // Create begins the pack that becomes path.
@@ -54,6 +55,55 @@ func Create(ctx context.Context, path string, m *manifest.Manifest) (*Writer, er
 	return w, nil
 }
 
+// Settle ends what a Writer for path has left that was stopped when the finished
+// pack had its name, and the name of the part too. It returns that pack, as after
+// Finish, or nil if there was nothing to end.
+func Settle(ctx context.Context, path string, m *manifest.Manifest) (*Writer, error) {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{m: m, name: filepath.Base(path), root: root, items: make(map[int]Item)}
+	ended, err := w.settle(ctx)
+	if err != nil || !ended {
+		_ = root.Close() // nothing is open in it
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *Writer) settle(ctx context.Context) (ended bool, err error) {
+	part := w.name + PartSuffix
+	at, perr := w.root.Lstat(part)
+	fi, ferr := w.root.Lstat(w.name)
+	if perr != nil || ferr != nil || !fi.Mode().IsRegular() || !os.SameFile(fi, at) {
+		return false, nil // Create says what is wrong
+	}
+	if w.f, err = w.root.Open(part); err != nil {
+		return false, err
+	}
+	var x *Index
+	if err = lock(w.f); err != nil {
+		err = &fs.PathError{Op: "lock", Path: part, Err: err}
+	} else if err = w.stillThere(part); err == nil {
+		x, err = w.read(ctx, fi.Size())
+	}
+	if err == nil && len(w.items) == 0 {
+		err = &fs.PathError{Op: "create", Path: w.name, Err: ErrExists}
+	}
+	if err == nil {
+		w.end = x.End
+		err = w.root.Remove(part)
+	}
+	if err == nil {
+		err = w.syncDir()
+	}
+	if err != nil {
+		_ = w.f.Close() // it was only read
+	}
+	return err == nil, err
+}
+
 func (w *Writer) open(ctx context.Context) error {
 	if _, err := w.root.Lstat(w.name); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
@@ -65,7 +115,7 @@ func (w *Writer) open(ctx context.Context) error {
 	fi, err := w.root.Lstat(part)
 	switch {
 	case err == nil && !fi.Mode().IsRegular():
-		return &fs.PathError{Op: "open", Path: part, Err: errors.New("is no file")}
+		return &fs.PathError{Op: "open", Path: part, Err: ErrOther}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -102,33 +152,64 @@ func (w *Writer) stillThere(part string) error {
 	return nil
 }
 
-// resume keeps what an earlier Writer has left, as far as it is right and without
-// a gap.
-func (w *Writer) resume(ctx context.Context) error {
-	fi, err := w.f.Stat()
-	if err != nil {
-		return err
-	}
-	x, err := Read(ctx, w.f, fi.Size(), w.m.Root(), func(i, n int) bool {
+// read lists what is right in a file of the given size.
+func (w *Writer) read(ctx context.Context, size int64) (*Index, error) {
+	x, err := Read(ctx, w.f, size, w.m.Root(), func(i, n int) bool {
 		return i < w.m.NumChunks() && n == w.m.ChunkLen(i)
 	})
 	if err != nil {
-		return err
-	}
-	if x.Others > 0 || x.Damaged > 0 && x.End < fi.Size()-int64(chunk.MaxSize)-align {
-		return &fs.PathError{Op: "open", Path: w.name + PartSuffix, Err: ErrOther}
+		return nil, err
 	}
 	for i, item := range x.Chunks {
 		p := make([]byte, item.Len)
 		if _, err := w.f.ReadAt(p, item.Off); err != nil {
-			return err
+			return nil, err
 		}
 		if chunk.Sum(p) == w.m.ChunkHash(i) {
 			w.items[i] = item
 		}
 	}
+	return x, nil
+}
+
+// resume keeps what an earlier Writer has left, as far as it is right and without
+// a gap. What no Writer can have left is not written to.
+func (w *Writer) resume(ctx context.Context) error {
+	fi, err := w.f.Stat()
+	if err != nil {
+		return err
+	}
+	other := &fs.PathError{Op: "open", Path: w.name + PartSuffix, Err: ErrOther}
+	if links(fi) > 1 { // what is written to it would show under the other name
+		return other
+	}
+	x, err := w.read(ctx, fi.Size())
+	if err != nil {
+		return err
+	}
+	if x.Others > 0 || x.Damaged > 0 && x.End < fi.Size()-int64(chunk.MaxSize)-align {
+		return other
+	}
+	if ours, err := w.begun(fi.Size()); x.End == 0 && !ours {
+		return errors.Join(err, other)
+	}
 	w.end = x.End
 	return w.f.Truncate(w.end)
+}
+
+// begun reports whether a file without a whole record is what a Writer leaves that
+// was stopped in its first one: a power cut may leave zeros.
+func (w *Writer) begun(size int64) (bool, error) {
+	p := make([]byte, min(size, headerLen))
+	if _, err := w.f.ReadAt(p, 0); err != nil {
+		return false, err
+	}
+	ours := w.manifestHeader()
+	return bytes.HasPrefix(ours.append(nil), p) || len(bytes.Trim(p, "\x00")) == 0, nil
+}
+
+func (w *Writer) manifestHeader() header {
+	return header{kind: kindManifest, n: len(w.m.Text()), root: w.m.Root()}
 }
 
 // begin writes the manifest, if it is not there.
@@ -136,7 +217,7 @@ func (w *Writer) begin() error {
 	if w.end > 0 {
 		return nil
 	}
-	return w.append(header{kind: kindManifest, n: len(w.m.Text()), root: w.m.Root()}, []byte(w.m.Text()))
+	return w.append(w.manifestHeader(), []byte(w.m.Text()))
 }
 
 // append writes one record.
@@ -144,15 +225,15 @@ func (w *Writer) append(h header, p []byte) error {
 	if w.err != nil {
 		return w.err
 	}
-	b := make([]byte, 0, recordLen(len(p)))
+	b := make([]byte, 0, RecordLen(len(p)))
 	b = h.append(b)
 	b = append(b, p...)
 	b = b[:cap(b)]
-	if _, err := w.f.WriteAt(b[:recordLen(len(p))], w.end); err != nil {
+	if _, err := w.f.WriteAt(b[:RecordLen(len(p))], w.end); err != nil {
 		w.err = err
 		return err
 	}
-	w.end += recordLen(len(p))
+	w.end += RecordLen(len(p))
 	return nil
 }
 
@@ -215,6 +296,11 @@ func (w *Writer) Finish() error {
 	if err := rename(w.root, w.name+PartSuffix, w.name); err != nil {
 		return err
 	}
+	return w.syncDir()
+}
+
+// syncDir flushes the names in the folder.
+func (w *Writer) syncDir() error {
 	dir, err := w.root.Open(".")
 	if err != nil {
 		return err
