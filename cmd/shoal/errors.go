@@ -165,6 +165,8 @@ func classify(err error) (code int, hint string) {
 		return codeRunning, "wait for it, or end it"
 	case errors.As(err, &collision):
 		return codeRefused, "run the same line with --overwrite (replaces), --rename (puts the share's beside it, as NAME.1) or --skip (leaves it); --update replaces all of it"
+	case errors.As(err, &blocked) && blocked.Mounted:
+		return codeRefused, "unmount it, or choose another place with -o PATH"
 	case errors.As(err, &blocked):
 		return codeRefused, "move it away, choose another place with -o PATH, or replace it with --update"
 	case errors.Is(err, store.ErrExists):

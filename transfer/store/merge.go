@@ -72,7 +72,7 @@ func (s *Store) oneDisk() error {
 	}
 	i, err := s.d.Lstat(s.o.Final)
 	if err == nil && i.Dev != part.Dev {
-		return s.o.Merge.blocked(s.o.Final, "is on another disk than the folder it lies in; name a folder in it as DIR")
+		return s.o.Merge.mounted(s.o.Final, "is on another disk than the folder it lies in; name a folder in it as DIR")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -234,10 +235,11 @@ func (s *Store) settleOld() (left bool, err error) {
 	r := s.replace
 	if r.phase != phaseRemove {
 		state, err := s.stateOf(s.in(oldName))
-		if err != nil {
+		var blocked *BlockedError // another disk was mounted in it meanwhile
+		if err != nil && !errors.As(err, &blocked) {
 			return false, err
 		}
-		changed := state != r.state
+		changed := err != nil || state != r.state
 		if changed || r.keep {
 			if err := s.keepOld(); err != nil {
 				return false, err
@@ -308,6 +310,11 @@ func (s *Store) removeTree(name string, depth int) error {
 		if i.Mode.Perm()&0o700 != 0o700 {
 			_ = s.d.SetMeta(name, 0o700, time.Unix(0, i.MTime)) // if it matters, the next step fails
 		}
+		// What is mounted in it is not of it. The system tells that before it looks
+		// whether a folder is empty.
+		if err := s.d.Remove(name); err == nil || errors.Is(err, syscall.EBUSY) {
+			return err
+		}
 		names, err := s.d.Names(name, -1)
 		if err != nil {
 			return err
@@ -325,7 +332,8 @@ func (s *Store) removeTree(name string, depth int) error {
 }
 
 // stateOf returns a hash of what a tree looks like, without reading its files: it
-// changes if any of them is written to, comes or goes.
+// changes if any of them is written to, comes or goes. A folder on another disk is a
+// *BlockedError.
 func (s *Store) stateOf(top string) (state chunk.Hash, err error) {
 	h := chunk.NewHasher()
 	defer h.Release()
@@ -338,6 +346,7 @@ func (s *Store) stateOf(top string) (state chunk.Hash, err error) {
 		_, _ = h.WriteString(path)
 	}
 	var look func(name string, depth int) error
+	var dev uint64
 	look = func(name string, depth int) error {
 		if depth > maxTreeDepth {
 			return errTooDeep
@@ -355,6 +364,14 @@ func (s *Store) stateOf(top string) (state chunk.Hash, err error) {
 			add(rel, mode, uint64(i.Size), uint64(i.MTime), uint64(ctime), i.Ino)
 			return nil
 		}
+		if depth == 0 {
+			dev = i.Dev
+		} else if i.Dev != dev { // it would go with the old version
+			return &BlockedError{
+				Path: filepath.Join(s.d.Path(), filepath.FromSlash(name)), Mounted: true,
+				Why: "is on another disk than the folder above it, and an update replaces all that is there",
+			}
+		}
 		add(rel, mode)
 		names, err := s.d.Names(name, -1)
 		if err != nil {
@@ -368,7 +385,10 @@ func (s *Store) stateOf(top string) (state chunk.Hash, err error) {
 		}
 		return nil
 	}
-	if err := look(top, 0); err != nil {
+	var blocked *BlockedError
+	if err := look(top, 0); errors.As(err, &blocked) {
+		return state, err
+	} else if err != nil {
 		return state, s.diskError("look at", top, err)
 	}
 	return h.Sum(), nil

@@ -58,8 +58,9 @@ const maxNamed = 3
 // A BlockedError reports something at the place of an entry that is not of its
 // kind, such as a directory or a link where a file belongs. It is never replaced.
 type BlockedError struct {
-	Path string
-	Why  string
+	Path    string
+	Why     string
+	Mounted bool // it is on another disk than what is around it
 }
 
 func (e *BlockedError) Error() string { return quote(e.Path) + " " + e.Why }
@@ -135,6 +136,10 @@ func (v *Survey) blocked(name, format string, args ...any) error {
 	return &BlockedError{Path: filepath.Join(v.d.Path(), filepath.FromSlash(name)), Why: fmt.Sprintf(format, args...)}
 }
 
+func (v *Survey) mounted(name, why string) error {
+	return &BlockedError{Path: filepath.Join(v.d.Path(), filepath.FromSlash(name)), Why: why, Mounted: true}
+}
+
 // names looks at each place once.
 func (v *Survey) names(old *Survey) error {
 	top, err := v.d.Lstat(v.final)
@@ -173,7 +178,7 @@ func (v *Survey) names(old *Survey) error {
 				return v.blocked(name, "is %s, and the share has a folder there", kindOf(i.Mode))
 			}
 			if i.Dev != top.Dev {
-				return v.blocked(name, "is on another disk than the folder above it; get into it by itself, with --only and -o")
+				return v.mounted(name, "is on another disk than the folder above it; get into it by itself, with --only and -o")
 			}
 			v.class[e] = classSame
 		case manifest.Symlink:
