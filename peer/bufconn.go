@@ -37,14 +37,14 @@ type bufConn struct {
 	started atomic.Bool  // a byte has come: see gate
 	capped  atomic.Bool  // still in the handshake: at most maxHandshakeLen
 
-	rbuf   []byte // nil before grow
+	rbuf   []byte // nil before grow, which alone sets it
 	rp     []byte // unread part of rbuf
 	least  int    // bytes that renew the read deadline when it comes
 	ticket int64  // value of in when the deadline was set
 
 	wmu  sync.Mutex // a key update is answered from the reading side
-	wbuf []byte     // nil before grow
-	werr error      // first error of a write; sticks
+	wbuf []byte
+	werr error // first error of a write; sticks
 
 	dmu sync.Mutex
 	end time.Time // no deadline is set beyond this, if not zero
@@ -133,7 +133,7 @@ func (b *bufConn) read(p []byte) (int, error) {
 }
 
 func (b *bufConn) Write(p []byte) (int, error) {
-	if b.wbuf == nil {
+	if b.rbuf == nil { // not wbuf, which changes under wmu
 		n, err := b.Conn.Write(p)
 		b.out.Add(int64(n))
 		return n, err
