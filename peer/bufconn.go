@@ -177,6 +177,13 @@ func (b *bufConn) flush() error {
 	return b.werr
 }
 
+// writeError returns why a write failed, or nil.
+func (b *bufConn) writeError() error {
+	b.wmu.Lock()
+	defer b.wmu.Unlock()
+	return b.werr
+}
+
 // CloseWrite says that no more will come, where the carrier can say so.
 func (b *bufConn) CloseWrite() error {
 	if c, ok := b.Conn.(interface{ CloseWrite() error }); ok {

@@ -27,6 +27,7 @@ type rawPeer struct {
 	theirs   ID
 	exporter []byte
 	secrets  secrets
+	keyLog   bytes.Buffer
 }
 
 func newRawPeer(t testing.TB, nc net.Conn, dialler bool, key [32]byte) *rawPeer {
@@ -40,6 +41,7 @@ func newRawPeer(t testing.TB, nc net.Conn, dialler bool, key [32]byte) *rawPeer 
 		InsecureSkipVerify: true, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13,
 	}
 	p := &rawPeer{t: t, dialler: dialler, ours: id.ID(), secrets: newSecrets(key)}
+	cfg.KeyLogWriter = &p.keyLog
 	if p.tc = tls.Server(nc, cfg); dialler {
 		p.tc = tls.Client(nc, cfg)
 	}

@@ -67,6 +67,11 @@ func (c *Conn) writeError() error {
 	if errors.Is(c.failed, ErrClosed) {
 		return nil
 	}
+	if c.failed == nil {
+		// Key updates are answered by crypto/tls while it reads. When that fails, it
+		// does not say so, and its next read finds the wrong key.
+		return c.fail(c.bc.writeError())
+	}
 	return c.failed
 }
 
