@@ -19,16 +19,10 @@ import (
 // TestByHand does what SPEC.md says under "By hand", with nothing of ours but
 // the listener.
 func TestByHand(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("no openssl")
-	}
+	openssl := findOpenSSL(t)
 	b3sum, err := exec.LookPath("b3sum")
 	if err != nil {
-		t.Skip("no b3sum")
-	}
-	if v, err := exec.Command(openssl, "version").Output(); err != nil || !strings.HasPrefix(string(v), "OpenSSL 3") {
-		t.Skipf("not OpenSSL 3: %q", v)
+		skip(t, "no b3sum")
 	}
 	n := newTestNode(t, Config{Agent: "seed/1"})
 	addr := serveTest(t, n)
