@@ -65,9 +65,9 @@ func ParseCutter(s string) (Cutter, error) {
 // A nominal size is chosen for at most MinNominalNum chunks of MinSize, twice as
 // many of twice the size, and so on, up to MaxNominalNum. A chunk takes both ends
 // as long as some tens of KiB do, so large shares are cut into larger ones before
-// their manifest asks for it.
+// their manifest asks for it; small ones are not, since an update fetches whole ones.
 const (
-	MinNominalNum = 8192
+	MinNominalNum = 12288
 	MaxNominalNum = 65536
 )
 

@@ -139,7 +139,7 @@ func TestSpecText(t *testing.T) {
 	page, _ := spec(t)
 	for _, want := range []string{
 		fmt.Sprintf("a time before 1970 as `0.000000000`, and one after the year 9999 as `%d.999999999`", int64(MaxSec)),
-		"8,192 of 128 KiB, 16,384 of 256 KiB, 32,768 of 512 KiB, 65,536 of any larger one",
+		"12,288 of 128 KiB, 24,576 of 256 KiB, 49,152 of 512 KiB, 65,536 of any larger one",
 		"ends in `" + PartSuffix + "`",
 		"`shoal-manifest 1`",
 		"and `" + DefaultCutter + "`, as",
@@ -148,7 +148,7 @@ func TestSpecText(t *testing.T) {
 			t.Errorf("SPEC.md does not say %q", want)
 		}
 	}
-	if chunk.MinNominalNum != 8192 || chunk.MaxNominalNum != 65536 {
+	if chunk.MinNominalNum != 12288 || chunk.MaxNominalNum != 65536 {
 		t.Errorf("nominal sizes give from %d to %d chunks", chunk.MinNominalNum, chunk.MaxNominalNum)
 	}
 	_, text, _ := strings.Cut(page, "Default_Ignorable_Code_Point was removed:")
