@@ -37,7 +37,7 @@ func run(args []string, stdout, stderr *os.File) int {
 		}
 	}
 	a := &app{args: args, ui: newUI(stdout, stderr), onTerminal: term.IsTerminal(int(stderr.Fd()))}
-	ctx, stop := withSignals(context.Background(), a.hangup, a.printStatus)
+	ctx, stop := withSignals(context.Background(), a.hangup, a.printStatus, a.struck)
 	defer stop()
 	return a.guard(func() int {
 		err := a.run(ctx)

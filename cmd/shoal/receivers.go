@@ -124,6 +124,9 @@ func (r *receivers) text() string {
 		}
 	}
 	if len(here) == 0 {
+		if sent == 0 {
+			return "nobody has fetched anything yet"
+		}
 		return "nobody is fetching; " + timesText(r.size, sent)
 	}
 	slices.SortFunc(here, func(a, b *taker) int {
@@ -146,7 +149,7 @@ func timesText(size, sent int64) string {
 	if size <= 0 {
 		return "sent " + bytesText(sent)
 	}
-	return fmt.Sprintf("sent %.2f × of it", float64(sent)/float64(size))
+	return fmt.Sprintf("sent %.2f × its size", float64(sent)/float64(size))
 }
 
 // sentSummary says what was sent in all.

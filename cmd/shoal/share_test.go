@@ -95,15 +95,15 @@ func TestReceivers(t *testing.T) {
 		x.look(now, transfer.Stats{Peers: ps})
 		return x.text()
 	}
-	if got := look(one, two); got != "nobody is fetching; sent 0.00 × of it" {
+	if got := look(one, two); got != "nobody has fetched anything yet" {
 		t.Error(got)
 	}
 	one.Sent = 300
-	if got := look(one, two); got != "1 receiver, sent 0.30 × of it, 198.51.100.1:5 30 % 100 B/s" {
+	if got := look(one, two); got != "1 receiver, sent 0.30 × its size, 198.51.100.1:5 30 % 100 B/s" {
 		t.Error(got)
 	}
 	one.Sent, two.Sent = 600, 1000
-	if got := look(one, two); got != "2 receivers, sent 1.60 × of it, 198.51.100.2:5 100 % 333 B/s, 198.51.100.1:5 60 % 166 B/s" {
+	if got := look(one, two); got != "2 receivers, sent 1.60 × its size, 198.51.100.2:5 100 % 333 B/s, 198.51.100.1:5 60 % 166 B/s" {
 		t.Error(got)
 	}
 	two.Lines = 0
@@ -111,7 +111,7 @@ func TestReceivers(t *testing.T) {
 	look(one) // it is forgotten
 	one.Lines = 0
 	look(one)
-	if got := sentSummary(1000, transfer.Stats{Sent: 1600, Peers: []transfer.PeerStats{one, two}}); got != "ended; sent 1.60 × of it to 2 receivers (1.6 kB)" {
+	if got := sentSummary(1000, transfer.Stats{Sent: 1600, Peers: []transfer.PeerStats{one, two}}); got != "ended; sent 1.60 × its size to 2 receivers (1.6 kB)" {
 		t.Error(got)
 	}
 	if got := sentSummary(0, transfer.Stats{}); got != "ended; nobody fetched anything" {

@@ -55,8 +55,8 @@ func endAtOnce(code int) {
 // on disk is enough to resume from, as after a kill.
 //
 // SIGHUP ends nothing if hangup says that it was dealt with. status is called
-// when the user asks how far things are.
-func withSignals(ctx context.Context, hangup func() bool, status func()) (_ context.Context, stop func()) {
+// when the user asks how far things are, and struck at the first Ctrl-C.
+func withSignals(ctx context.Context, hangup func() bool, status, struck func()) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := make(chan os.Signal, 2)
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
@@ -94,6 +94,9 @@ func withSignals(ctx context.Context, hangup func() bool, status func()) (_ cont
 					endAtOnce(first.code())
 				}
 				first, at = &signalError{sig}, time.Now()
+				if sig == os.Interrupt {
+					struck()
+				}
 				cancel(first)
 			}
 		}

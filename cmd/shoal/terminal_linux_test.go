@@ -224,10 +224,10 @@ func TestTerminalShare(t *testing.T) {
 	}
 	ticket, err := manifest.ParseTicket(strings.TrimPrefix(line, "shoal get "))
 	must(t, err)
-	x.waitFor(`nobody is fetching; sent 0\.00 × of it`)
+	x.waitFor(`nobody has fetched anything yet`)
 	get := start(t, filepath.Join(dir, ".home2"), "get", "--json", "--quiet", ticket.String(), filepath.Join(dir, "out"))
 	x.waitFor(`127\.0\.0\.1:\d+ fetches \(this machine\)`)
-	x.waitFor(`1 receiver, sent 0\.\d\d × of it, 127\.0\.0\.1:\d+ \d+ % [\d.]+ [kM]?B/s`)
+	x.waitFor(`1 receiver, sent 0\.\d\d × its size, 127\.0\.0\.1:\d+ \d+ % [\d.]+ [kM]?B/s`)
 	if get.wait("finished") == nil {
 		t.Fatal("get ended")
 	}
@@ -235,10 +235,10 @@ func TestTerminalShare(t *testing.T) {
 	_, err = x.tty.WriteString("\x03")
 	must(t, err)
 	shown := x.end(0)
-	if !strings.HasSuffix(strings.TrimSpace(shown), "ended; sent 1.00 × of it to 1 receiver (3.1 MB)") {
+	if !strings.HasSuffix(strings.TrimSpace(shown), "ended; sent 1.00 × its size to 1 receiver (3.1 MB)") {
 		t.Errorf("the screen at the end:\n%s", shown)
 	}
-	if strings.Contains(shown, "nobody is fetching") {
+	if strings.Contains(shown, "nobody") {
 		t.Errorf("the last line was left:\n%s", shown)
 	}
 }
@@ -272,30 +272,11 @@ func TestTmux(t *testing.T) {
 	addr := (&fakeSeed{m: m, data: data, chunks: m.NumChunks()}).listen(t)
 	exe, err := exec.LookPath("shoal")
 	must(t, err)
-	run := func(args ...string) string {
-		cmd := exec.Command(tmux, append([]string{"-S", filepath.Join(dir, "socket"), "-f", "/dev/null"}, args...)...)
-		cmd.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(dir, ".home"), "LC_ALL=C.UTF-8")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("tmux %q: %v %s", args, err, out)
-		}
-		return string(out)
-	}
+	run := func(args ...string) string { return tmuxRun(t, tmux, dir, args...) }
 	line := quoteLine([]string{exe, "get", filepath.Join(dir, "data.shoal"), filepath.Join(dir, "out"), "--peer", addr, "--limit-down", "1M"})
 	run("new-session", "-d", "-x", "80", "-y", "15", line+"; exec cat")
 	defer run("kill-server")
-	pane := func(pattern string) string {
-		re := regexp.MustCompile(pattern)
-		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			s := run("capture-pane", "-p")
-			if re.MatchString(s) {
-				return s
-			}
-			if time.Now().After(end) {
-				t.Fatalf("no %q in the pane:\n%s", pattern, s)
-			}
-		}
-	}
+	pane := func(pattern string) string { return tmuxPane(t, run, pattern) }
 	shown := pane(`(?m)^ *\d+% \[=+> *\] .*left.*$`)
 	if strings.Count(shown, "[=") != 1 || strings.Count(strings.TrimSpace(shown), "\n") != 1 {
 		t.Errorf("the pane:\n%s", shown)
@@ -305,5 +286,68 @@ func TestTmux(t *testing.T) {
 	// The bar that was there when the window shrank is broken into two lines by tmux.
 	if strings.Count(shown, "% [") > 1 || !strings.Contains(shown, "got ") {
 		t.Errorf("the pane at the end:\n%s", shown)
+	}
+}
+
+// tmuxRun runs one command of the tmux whose socket is in dir.
+func tmuxRun(t testing.TB, tmux, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(tmux, append([]string{"-S", filepath.Join(dir, "socket"), "-f", "/dev/null"}, args...)...)
+	cmd.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(dir, ".home"), "LC_ALL=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("tmux %q: %v %s", args, err, out)
+	}
+	return string(out)
+}
+
+// tmuxPane waits until what the pane shows matches, and returns it.
+func tmuxPane(t testing.TB, run func(args ...string) string, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		s := run("capture-pane", "-p")
+		if re.MatchString(s) {
+			return s
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no %q in the pane:\n%s", pattern, s)
+		}
+	}
+}
+
+// The ^C that the terminal writes makes no line of its own, and is gone with the
+// bar, or without one, when shoal says that it was interrupted.
+func TestTmuxCtrlC(t *testing.T) {
+	t.Parallel()
+	tmux, err := exec.LookPath("tmux")
+	if err != nil {
+		skip(t, "needs tmux")
+	}
+	exe, err := exec.LookPath("shoal")
+	must(t, err)
+	for _, tt := range []struct {
+		name, ready string
+		args        []string
+	}{
+		{"bar", `(?m)^ *\d+% \[=+> *\] .*left`, []string{"--limit-down", "1M"}},
+		{"no bar", `(?m)^serving it at port`, []string{"--seed"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			data, m := shareFile(t, dir, 8<<20)
+			addr := (&fakeSeed{m: m, data: data, chunks: m.NumChunks()}).listen(t)
+			run := func(args ...string) string { return tmuxRun(t, tmux, dir, args...) }
+			line := quoteLine(append([]string{exe, "get", filepath.Join(dir, "data.shoal"), filepath.Join(dir, "out"), "--peer", addr}, tt.args...))
+			run("new-session", "-d", "-x", "80", "-y", "25", "trap : INT; "+line+"; echo over; exec cat")
+			defer run("kill-server")
+			tmuxPane(t, run, tt.ready)
+			run("send-keys", "C-c")
+			shown := tmuxPane(t, run, `(?m)^over$`)
+			if strings.Contains(shown, "[=") || strings.Contains(shown, "^") {
+				t.Errorf("the pane:\n%s", shown)
+			}
+		})
 	}
 }

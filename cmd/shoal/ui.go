@@ -102,6 +102,16 @@ func (u *ui) clear() {
 	}
 }
 
+// struck is called at Ctrl-C: the terminal has written ^C into the last line. It
+// does not wait for a terminal that was stopped: the next Ctrl-C must count.
+func (u *ui) struck() {
+	if !u.mu.TryLock() {
+		return
+	}
+	defer u.mu.Unlock()
+	u.below = u.tty
+}
+
 // width returns the columns of the terminal.
 func (u *ui) width() int {
 	width, _, err := term.GetSize(int(u.stderr.Fd()))
@@ -160,6 +170,7 @@ func (u *ui) progress(done, total int64, text string) {
 	u.bar.Describe(escape(shorten(text, max(0, width-16))))
 	u.at = min(done, total)
 	_ = u.bar.Set64(u.at)
+	_, _ = io.WriteString(u.stderr, "\b\b") // room for ^C, which would else begin another line
 }
 
 // shorten cuts a text, made of parts with ", " between them, to whole parts
