@@ -32,8 +32,7 @@ type getting struct {
 	peers       present
 	jsonAt      time.Time
 	latest      atomic.Pointer[transfer.Progress]
-	compared    atomic.Pointer[string] // how far the comparison with what is there is; nil if there is none
-	comparedAt  time.Time              // when it began
+	look        look
 	result      *transfer.Result
 	selErr      error  // why the globs choose nothing
 	watch       *watch // says what limits it
@@ -77,7 +76,7 @@ func (g *getting) event(e transfer.Event) {
 		g.comparing(e, time.Now())
 	case transfer.Merging:
 		a.finishBar() // of the comparison
-		g.compared.Store(nil)
+		g.looked(time.Now())
 		g.total = e.FetchSize
 		stay := "stay as they are"
 		if e.Kept == 1 {
@@ -144,36 +143,6 @@ func (g *getting) ended(res *transfer.Result) error {
 	return skippedError(res)
 }
 
-// comparing shows how far the files that are there are compared: on a terminal after
-// a moment, and elsewhere after a while and then now and then.
-func (g *getting) comparing(e transfer.Comparing, now time.Time) {
-	if g.comparedAt.IsZero() {
-		g.comparedAt, g.shown = now, now
-	}
-	if e.Done == 0 || g.json && now.Sub(g.jsonAt) >= jsonEvery {
-		g.jsonAt = now
-		g.emit("comparing", map[string]any{"done": e.Done, "total": e.Total})
-	}
-	text := "compared " + bytesText(e.Done) + " of " + bytesText(e.Total) + " that is there"
-	d := now.Sub(g.comparedAt)
-	if d >= time.Second {
-		text += leftText(e.Done, e.Total, d)
-	}
-	g.compared.Store(&text)
-	if d < time.Second {
-		return
-	}
-	g.a.progress(e.Done, e.Total, text)
-	every := quietTime
-	if g.shown.Equal(g.comparedAt) {
-		every = quietTime / 5
-	}
-	if !g.a.tty && now.Sub(g.shown) >= every {
-		g.shown = now
-		g.a.sayf("%s", text)
-	}
-}
-
 func (g *getting) progress(e transfer.Progress) {
 	g.latest.Store(&e)
 	if e.Done > g.done {
@@ -223,8 +192,9 @@ func (g *getting) summary(res *transfer.Result) {
 		a.sayf("%s is there already, complete and right (%s)", res.Path, bytesText(res.Size))
 		return
 	}
-	s := fmt.Sprintf("got %s: %s in %s", res.Path, bytesText(res.Fetched), durationText(res.Elapsed))
-	if d := res.Elapsed.Seconds(); res.Fetched > 0 && d > 0 {
+	fetching := max(0, res.Elapsed-g.look.spent)
+	s := fmt.Sprintf("got %s: %s in %s", res.Path, bytesText(res.Fetched), durationText(fetching))
+	if d := fetching.Seconds(); res.Fetched > 0 && d > 0 {
 		s += fmt.Sprintf(" (%s/s)", bytesText(int64(float64(res.Fetched)/d)))
 	}
 	if res.Kept > 0 {
@@ -243,6 +213,7 @@ func (g *getting) summary(res *transfer.Result) {
 	}
 	for _, p := range res.Stats.Peers {
 		if p.Received > 0 || p.Banned {
+			p.Time = min(p.Time, fetching) // it may have been there before
 			a.sayf("%s", fromLine(p))
 		}
 	}

@@ -13,10 +13,10 @@ func (a *app) tells(f func() string) { a.toTell.Store(&f) }
 
 // status says how far a get is.
 func (g *getting) status() string {
-	p, compared := g.latest.Load(), g.compared.Load()
+	p, look := g.latest.Load(), g.look.latest.Load()
 	switch {
-	case compared != nil:
-		return *compared
+	case look != nil:
+		return *look
 	case p == nil:
 		return "looking for a peer"
 	case p.Total == 0:
