@@ -33,6 +33,9 @@ type getting struct {
 	jsonAt      time.Time
 	latest      atomic.Pointer[transfer.Progress]
 	look        look
+	finishing   time.Time // when all had come
+	limit       verdict   // what had limited it until then, if limited
+	limited     bool
 	result      *transfer.Result
 	selErr      error  // why the globs choose nothing
 	watch       *watch // says what limits it
@@ -120,6 +123,8 @@ func (g *getting) event(e transfer.Event) {
 		a.warnf("%s", e.Text)
 		g.emit("warning", map[string]any{"text": e.Text})
 	case transfer.Finishing:
+		g.limit, g.limited = g.watch.overall()
+		g.finishing = time.Now()
 		a.progress(g.total, g.total, "writing the last of it to disk")
 		g.emit("finishing", nil)
 	case transfer.Finished:
@@ -185,14 +190,14 @@ func (g *getting) summary(res *transfer.Result) {
 		"received": res.Stats.Received, "wasted": res.Stats.Wasted, "seconds": res.Elapsed.Seconds(), "peers": peersJSON(res.Stats.Peers),
 		"skipped": len(res.Skipped), "renamed": len(res.Renamed), "overwritten": res.Overwritten,
 	}
-	limit, known := g.watch.overall()
+	fetching := max(0, res.Elapsed-g.look.spent)
+	limit, known := g.verdict(fetching, time.Now())
 	fields["limit"] = limit.limit
 	g.emit("finished", fields)
 	if res.Already {
 		a.sayf("%s is there already, complete and right (%s)", res.Path, bytesText(res.Size))
 		return
 	}
-	fetching := max(0, res.Elapsed-g.look.spent)
 	s := fmt.Sprintf("got %s: %s in %s", res.Path, bytesText(res.Fetched), durationText(fetching))
 	if d := fetching.Seconds(); res.Fetched > 0 && d > 0 {
 		s += fmt.Sprintf(" (%s/s)", bytesText(int64(float64(res.Fetched)/d)))
@@ -217,6 +222,18 @@ func (g *getting) summary(res *transfer.Result) {
 			a.sayf("%s", fromLine(p))
 		}
 	}
+}
+
+// verdict says what limited a get that took so long, without the look at what was
+// there: mostly what did while it fetched, but sometimes the end takes longer.
+func (g *getting) verdict(took time.Duration, now time.Time) (v verdict, ok bool) {
+	if g.finishing.IsZero() {
+		return g.watch.overall()
+	}
+	if d := now.Sub(g.finishing); d >= time.Second && d > took/2 {
+		return verdict{limit: "disk", text: fmt.Sprintf("limited by this disk: when all was here, it took another %s to write it", durationText(d))}, true
+	}
+	return g.limit, g.limited
 }
 
 func errText(err error) string {

@@ -67,3 +67,22 @@ func TestReusingTakesTime(t *testing.T) {
 		t.Errorf("%q, want %q", text, want)
 	}
 }
+
+// What limited a get is what did until all had come, unless the rest took longer.
+func TestVerdictOfTheEnd(t *testing.T) {
+	now := time.Now()
+	g := &getting{a: testApp(), limit: verdict{limit: "peer"}, limited: true}
+	for _, c := range []struct {
+		end, took time.Duration
+		want      string
+	}{
+		{500 * time.Millisecond, 600 * time.Millisecond, "peer"},
+		{2 * time.Second, 10 * time.Second, "peer"},
+		{2 * time.Second, 3 * time.Second, "disk"},
+	} {
+		g.finishing = now.Add(-c.end)
+		if v, ok := g.verdict(c.took, now); !ok || v.limit != c.want {
+			t.Errorf("%v of %v: %+v, want %s", c.end, c.took, v, c.want)
+		}
+	}
+}
