@@ -134,6 +134,9 @@ func (u *ui) line(s string) {
 // figure.
 const leastWidth = 20
 
+// ctrlC is room for ^C behind a bar, which would else begin another line.
+const ctrlC = "  "
+
 // progress shows a bar at done of total bytes with text behind it.
 func (u *ui) progress(done, total int64, text string) {
 	u.mu.Lock()
@@ -167,10 +170,10 @@ func (u *ui) progress(done, total int64, text string) {
 	if u.bar.GetMax64() != total {
 		u.bar.ChangeMax64(total)
 	}
-	u.bar.Describe(escape(shorten(text, max(0, width-16))))
+	u.bar.Describe(escape(shorten(text, max(0, width-18))) + ctrlC)
 	u.at = min(done, total)
 	_ = u.bar.Set64(u.at)
-	_, _ = io.WriteString(u.stderr, "\b\b") // room for ^C, which would else begin another line
+	_, _ = io.WriteString(u.stderr, strings.Repeat("\b", len(ctrlC)))
 }
 
 // shorten cuts a text, made of parts with ", " between them, to whole parts
