@@ -68,7 +68,7 @@ func (a *app) forget(cc *cli.Context) error {
 		}
 	}
 	if n == 0 {
-		a.sayf("none is gone")
+		a.sayf("no interrupted get is gone")
 	}
 	return nil
 }

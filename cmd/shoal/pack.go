@@ -97,7 +97,7 @@ func (a *app) pack(cc *cli.Context) error {
 	case err == nil:
 		return p.end(res)
 	case errors.Is(err, transfer.ErrNothingMissing):
-		a.sayf("%s", err)
+		a.sayf("%s; no pack was made", err)
 		return nil
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
 		return &interruptedError{cause: context.Cause(ctx), done: p.done, total: p.total, line: quoteLine(a.args)}

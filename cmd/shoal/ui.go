@@ -173,7 +173,7 @@ func (u *ui) progress(done, total int64, text string) {
 	u.bar.Describe(escape(shorten(text, max(0, width-18))) + ctrlC)
 	u.at = min(done, total)
 	_ = u.bar.Set64(u.at)
-	_, _ = io.WriteString(u.stderr, strings.Repeat("\b", len(ctrlC)))
+	_, _ = io.WriteString(u.stderr, "\b\b") // as many as ctrlC has
 }
 
 // shorten cuts a text, made of parts with ", " between them, to whole parts

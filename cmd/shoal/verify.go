@@ -118,7 +118,11 @@ func (a *app) verify(cc *cli.Context) error {
 		return a.complete(cc, src, m, dir, dir)
 	}
 	if found > 0 {
-		return refuse(codeIntegrity, "", "%q differs from %q in %s", dir, src.name, count(found, "place"))
+		hint := "the same line with --repair mends it from peers; --peer HOST:PORT names one"
+		if sel != nil {
+			hint = "" // a part cannot be repaired
+		}
+		return refuse(codeIntegrity, hint, "%q differs from %q in %s", dir, src.name, count(found, "place"))
 	}
 	size := m.Size()
 	if sel != nil {
