@@ -93,6 +93,28 @@ func TestM08MemoryFollowsText(t *testing.T) {
 	}
 }
 
+// Links are resolved in little more memory than their entries take, whatever their
+// names: a million of them are within the limit.
+func TestM08MemoryOfLinks(t *testing.T) {
+	const num = 200_000
+	var b strings.Builder
+	b.WriteString(head(num, 0, 0))
+	for i := range num {
+		fmt.Fprintf(&b, "link %s%06d\n> x\n", strings.Repeat("A", 26), i)
+	}
+	text := []byte(b.String())
+	var err error
+	n := allocated(func() { _, err = Parse(text) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The copy of the text, 80 bytes of an entry, 16 to find names that collide, and
+	// 120 for the resolver, half of them thrown away as its map grows.
+	if most := uint64(len(text) + num*(80+16+120)); n > most {
+		t.Errorf("%d bytes were allocated for %d links with %d of text, more than %d", n, num, len(text), most)
+	}
+}
+
 // Many and deep directories are within the limits, and parsed without recursion.
 func TestM16ManyAndDeep(t *testing.T) {
 	const num = 100_000

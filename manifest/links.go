@@ -1,7 +1,9 @@
 package manifest
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"strings"
 )
 
@@ -13,10 +15,17 @@ const maxLinkHops = 40
 // of a name, so the work is bounded by the length of all targets.
 //
 // It knows the links and the directories above them, as a tree of folded names: a
-// system that ignores case follows a link by any spelling.
+// system that ignores case follows a link by any spelling. Of a name it keeps a hash,
+// which nobody can foresee, so that a million links need some 100 bytes each.
 type linkResolver struct {
 	nodes []linkNode
+	links []link
 	child map[childName]int32
+	whys  []string          // why links are refused; the first is ""
+	why   map[string]uint32 // index in whys
+	seeds [2]maphash.Seed
+	fold  folding
+	buf   []byte
 	dir   string // of the link that was added last,
 	node  int32  // and its node
 }
@@ -24,13 +33,11 @@ type linkResolver struct {
 // A linkNode is a link, or a directory above one. Node 0 is the share's top.
 type linkNode struct {
 	parent int32
-	link   *link // nil for a directory
+	link   int32 // index in links; -1 for a directory
 }
 
-type childName struct {
-	parent int32
-	name   string // folded
-}
+// A childName is a hash of the parent's number and the folded name.
+type childName [16]byte
 
 // A place is a node, or what is beneath it where there are no links: depth is how
 // many components further down.
@@ -38,10 +45,10 @@ type place struct{ node, depth int32 }
 
 type link struct {
 	target string
-	state  uint8  // 0: not begun
 	at     place  // where it leads to, if resolved
-	hops   int    // links on the way, itself included
-	why    string // why it is refused, if it is
+	why    uint32 // why it is refused, if it is: index in whys
+	state  uint8  // 0: not begun
+	hops   uint8  // links on the way, itself included
 }
 
 const (
@@ -52,12 +59,30 @@ const (
 	tooDeep = "leads through more than 40 links"
 )
 
-// add tells the resolver of a link. All are added before the first check.
-func (r *linkResolver) add(path, target string) {
-	if r.nodes == nil {
-		r.nodes = []linkNode{{}}
-		r.child = make(map[childName]int32)
+// newLinkResolver returns a resolver of the links among entries, or nil if there is none.
+func newLinkResolver(entries []Entry) *linkResolver {
+	num := countLinks(entries)
+	if num == 0 {
+		return nil
 	}
+	r := &linkResolver{
+		nodes: make([]linkNode, 1, num+1),
+		links: make([]link, 0, num),
+		child: make(map[childName]int32),
+		whys:  []string{""},
+		why:   map[string]uint32{"": 0},
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+	}
+	r.nodes[0].link = -1
+	for i := range entries {
+		if e := &entries[i]; e.Kind == Symlink {
+			r.add(e.Path, e.Target)
+		}
+	}
+	return r
+}
+
+func (r *linkResolver) add(path, target string) {
 	dir, _ := parent(path)
 	if dir != r.dir {
 		r.dir, r.node = dir, 0
@@ -67,48 +92,75 @@ func (r *linkResolver) add(path, target string) {
 			}
 		}
 	}
-	r.nodes[r.descend(r.node, base(path))].link = &link{target: target}
+	r.nodes[r.descend(r.node, base(path))].link = int32(len(r.links))
+	r.links = append(r.links, link{target: target})
+}
+
+// key returns what name beneath node is found by.
+func (r *linkResolver) key(node int32, name string) (k childName) {
+	r.buf = binary.LittleEndian.AppendUint32(r.buf[:0], uint32(node))
+	r.buf = r.fold.append(r.buf, name)
+	for i, seed := range r.seeds {
+		binary.LittleEndian.PutUint64(k[8*i:], maphash.Bytes(seed, r.buf))
+	}
+	return k
 }
 
 // descend returns the node of name beneath node, and makes it if there is none.
 func (r *linkResolver) descend(node int32, name string) int32 {
-	key := childName{node, fold(name)}
+	key := r.key(node, name)
 	n, ok := r.child[key]
 	if !ok {
 		n = int32(len(r.nodes))
-		r.nodes = append(r.nodes, linkNode{parent: node})
+		r.nodes = append(r.nodes, linkNode{parent: node, link: -1})
 		r.child[key] = n
 	}
 	return n
 }
 
-// empty reports whether there are no links.
-func (r *linkResolver) empty() bool { return r.nodes == nil }
+// linkAt returns the link that node is, or nil.
+func (r *linkResolver) linkAt(node int32) *link {
+	if i := r.nodes[node].link; i >= 0 {
+		return &r.links[i]
+	}
+	return nil
+}
 
-// check returns why the link at path, which was added, is refused, or "".
+// check returns why the link at path is refused, or "".
 func (r *linkResolver) check(path string) string {
 	node := int32(0)
 	for name := range strings.SplitSeq(path, "/") {
-		node = r.child[childName{node, fold(name)}]
+		node = r.child[r.key(node, name)]
 	}
-	l := r.nodes[node].link
 	r.resolve(node, 0)
-	return l.why
+	return r.whys[r.linkAt(node).why]
+}
+
+// refuse notes why l is refused.
+func (r *linkResolver) refuse(l *link, why string) {
+	i, ok := r.why[why]
+	if !ok {
+		i = uint32(len(r.whys))
+		r.whys = append(r.whys, why)
+		r.why[why] = i
+	}
+	l.why = i
 }
 
 func (r *linkResolver) resolve(node int32, hops int) {
-	l := r.nodes[node].link
+	l := r.linkAt(node)
 	if l.state != 0 || hops > maxLinkHops {
 		return
 	}
 	l.state = linkResolving
 	l.hops = 1
-	l.why = r.walk(node, l, hops)
+	why := r.walk(node, l, hops)
 	l.state = linkDone
-	if l.why == tooDeep && hops > 0 {
+	if why == tooDeep && hops > 0 {
 		// The link that the caller began with is too far away; this one may be fine.
-		l.state, l.why = 0, ""
+		l.state, why = 0, ""
 	}
+	r.refuse(l, why)
 }
 
 func (r *linkResolver) walk(node int32, l *link, hops int) string {
@@ -140,13 +192,13 @@ func (r *linkResolver) walk(node int32, l *link, hops int) string {
 			continue
 		}
 		text++
-		next, ok := r.child[childName{at.node, fold(name)}]
+		next, ok := r.child[r.key(at.node, name)]
 		if at.depth > 0 || !ok {
 			at.depth++
 			continue
 		}
 		at.node = next
-		via := r.nodes[next].link
+		via := r.linkAt(next)
 		if via == nil {
 			continue
 		}
@@ -156,12 +208,12 @@ func (r *linkResolver) walk(node int32, l *link, hops int) string {
 			return "goes round in a circle"
 		case via.state != linkDone:
 			return tooDeep
-		case strings.HasPrefix(via.why, through):
-			return via.why
-		case via.why != "":
-			return through + via.why
+		case strings.HasPrefix(r.whys[via.why], through):
+			return r.whys[via.why]
+		case via.why != 0:
+			return through + r.whys[via.why]
 		}
-		if l.hops += via.hops; l.hops > maxLinkHops {
+		if l.hops += via.hops; l.hops > maxLinkHops { // each has maxLinkHops at most
 			return tooDeep
 		}
 		at = via.at

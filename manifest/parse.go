@@ -236,7 +236,6 @@ func (p *parser) entries(n int) error {
 		m.entries = make([]Entry, 0, n)
 	}
 	names := newNameSet(n)
-	var links linkResolver
 	var dirs []int32 // the directories above the next entry, outermost first
 	var size int64
 	numFiles := 0
@@ -286,7 +285,6 @@ func (p *parser) entries(n int) error {
 			if e.Target, err = p.next("> "); err != nil {
 				return err
 			}
-			links.add(e.Path, e.Target)
 		}
 		above := int32(-1)
 		if len(dirs) > 0 {
@@ -313,7 +311,8 @@ func (p *parser) entries(n int) error {
 		p.line = firstLine + b + countLinks(m.entries[:b])
 		return p.errorf(subject{"entry", b}.String(), "%w", &PathError{m.entries[b].Path, "would collide on some systems with " + quote(m.entries[a].Path)})
 	}
-	if !links.empty() {
+	names = nil
+	if links := newLinkResolver(m.entries); links != nil {
 		for i := range m.entries {
 			e := &m.entries[i]
 			if e.Kind != Symlink {

@@ -208,13 +208,8 @@ func reason(err error) string {
 // dropLinks removes the links that lead out of the share, or through too many
 // others, and tells of them.
 func (w *walker) dropLinks() error {
-	var links linkResolver
-	for i := range w.entries {
-		if e := &w.entries[i]; e.Kind == Symlink {
-			links.add(e.Path, e.Target)
-		}
-	}
-	if links.empty() {
+	links := newLinkResolver(w.entries)
+	if links == nil {
 		return nil
 	}
 	var failed error
