@@ -50,7 +50,7 @@ bench-peers: build
 	$(GO) run ./cmd/bench-peers -runs $(RUNS)
 
 soak:
-	SHOAL_SOAK=1 $(GO) test -count 1 -timeout 2h -v -run 'Kill|Soak|C04|C03|Simulate|Growth|N02Chaos|R01HostileMemory' ./...
+	SHOAL_SOAK=1 $(GO) test -count 1 -timeout 2h -v -run 'Kill|Soak|C04|C03|Simulate|Growth|N02Chaos|R01HostileMemory|P18Many' ./...
 
 # The tests of other systems are compiled, by vet, for one processor each: it makes
 # no difference to them, and takes a minute.

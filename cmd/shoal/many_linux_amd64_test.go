@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shoal-p2p/shoal/manifest"
 )
 
 // manyFiles adds n files of size bytes, 1,000 in a folder.
@@ -130,5 +132,81 @@ func TestD05CannotFlush(t *testing.T) {
 			t.Errorf("%v: code %d, %q", errno, tr.End.ExitStatus(), msg)
 		}
 		must(t, compareTrees(t.Context(), s.tree, filepath.Join(dest, "tree")))
+	}
+}
+
+// TestP18ManyInOneFolder: a folder with 20,000 pipes, names that cannot be shared, or
+// links that lead out or through each other, costs some seconds, little memory, and
+// a few lines: the others are counted. So do files, one by one, until they are more
+// than a share may have. With SHOAL_SOAK=1 there are a million of each.
+func TestP18ManyInOneFolder(t *testing.T) {
+	t.Parallel()
+	n := 20_000
+	if os.Getenv("SHOAL_SOAK") != "" {
+		n = 1_000_000
+	}
+	s := newStage(t)
+	dir := filepath.Join(s.dir, "memory")
+	mountTmpfs(t, dir, "size=4g,nr_inodes=0")
+	pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "file")
+	must(t, syscall.Mkfifo(pipe, 0o644))
+	must(t, os.WriteFile(file, []byte("file"), 0o644))
+	for _, tt := range []struct {
+		name    string
+		add     func(folder string, i int) error
+		skipped int
+	}{
+		{"pipes", func(folder string, i int) error { return os.Link(pipe, fmt.Sprintf("%s/%d", folder, i)) }, n},
+		{"names", func(folder string, i int) error { return os.Link(file, fmt.Sprintf("%s/\x1b%d", folder, i)) }, n},
+		{"long", func(folder string, i int) error { return os.Link(file, fmt.Sprintf("%s/%0255d", folder, i)) }, n},
+		{"out", func(folder string, i int) error { return os.Symlink("../../x", fmt.Sprintf("%s/%d", folder, i)) }, n},
+		{"chain", func(folder string, i int) error {
+			return os.Symlink(fmt.Sprint(i+1), fmt.Sprintf("%s/%d", folder, i))
+		}, n - 40},
+		{"files", func(folder string, i int) error { return os.Link(file, fmt.Sprintf("%s/%d", folder, i)) }, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tree := filepath.Join(dir, tt.name)
+			folder := filepath.Join(tree, "folder")
+			must(t, os.MkdirAll(folder, 0o755))
+			num := n
+			if tt.name == "out" || tt.name == "chain" {
+				num = min(num, manifest.MaxEntries-1) // before they are looked at
+				tt.skipped -= n - num
+			}
+			for i := range num {
+				must(t, tt.add(folder, i))
+			}
+			began := time.Now()
+			cmd := exec.Command("shoal", "manifest", "create", tree, "-o", filepath.Join(s.dir, tt.name))
+			cmd.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(s.dir, ".home"))
+			out, err := cmd.CombinedOutput()
+			took, rss := time.Since(began), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10
+			t.Logf("%d in %v, with %d MB of memory", num, took.Round(time.Millisecond), rss/1e6)
+			if n >= manifest.MaxEntries && tt.name == "files" {
+				if cmd.ProcessState.ExitCode() != codeRefused || !strings.Contains(string(out), "share of more than 1000000 entries") {
+					t.Errorf("%v: %s", err, out)
+				}
+			} else if err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			if tt.skipped > 0 && !strings.Contains(string(out), fmt.Sprintf("skipped %d more; --strict makes that an error\n", tt.skipped-mostSkipped)) {
+				t.Errorf("%d were skipped: %s", tt.skipped, out)
+			}
+			if num := strings.Count(string(out), "\n"); num > mostSkipped+4 {
+				t.Errorf("%d lines for %d of them", num, n)
+			}
+			most := int64(256 << 20)
+			switch tt.name {
+			case "long":
+				most += int64(n) * 256 // the names themselves, which are listed all at once
+			case "out", "chain":
+				most += int64(n) * 64 // each is kept until all are known
+			}
+			if took > time.Minute || rss > most {
+				t.Errorf("it took %v and %d bytes of memory", took, rss)
+			}
+			must(t, os.RemoveAll(tree))
+		})
 	}
 }
