@@ -88,7 +88,8 @@ func (a *app) cli() *cli.App {
 	c := &cli.App{
 		Name:            "shoal",
 		Usage:           "share a file or a directory, and fetch it from many peers at once",
-		UsageText:       "shoal COMMAND [FLAGS] [ARGUMENTS]",
+		UsageText:       "shoal COMMAND [FLAGS] [ARGUMENTS]\nshoal TICKET [FLAGS] [DIR], which means get",
+		Description:     "shoal COMMAND --help has examples of a command, and all its flags.",
 		HideHelpCommand: true,
 		HideVersion:     true,
 		// Globs hold commas.
@@ -117,6 +118,7 @@ func (a *app) cli() *cli.App {
 			a.completeCommand(),
 		},
 	}
+	c.CustomAppHelpTemplate = "EXAMPLES:\n   shoal share photos\n   shoal get shoal:...\n   shoal resume\n\n" + cli.AppHelpTemplate
 	c.Flags = []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version"}}
 	c.Action = func(cc *cli.Context) error {
 		if cc.Bool("version") {
