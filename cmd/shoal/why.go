@@ -325,6 +325,8 @@ func judgePeers(peers []transfer.PeerNow, in float64) (limit, text string) {
 		return "nobody", "those who are connected have nothing that is missing here"
 	case in == 0:
 		return "peer", "those who were asked send nothing"
+	case len(byAddr) == 1 && peers[0].Source && !strings.Contains(peers[0].Addr, "://"): // a folder
+		return "peer", fmt.Sprintf("limited by %s: it is the only source", peers[0].Addr)
 	case len(byAddr) == 1:
 		return "peer", fmt.Sprintf("limited by %s, or the line to it: it is the only one", peers[0].Addr)
 	}

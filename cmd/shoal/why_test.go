@@ -36,6 +36,8 @@ func TestJudge(t *testing.T) {
 		{"limit", snap(2*sec, 2e6, 0, 0, 0, a, b), 1e6, "limit", "--limit-down 1.0 MB/s"},
 		{"limit that is far", snap(2*sec, 2e6, 0, 0, 0, a, b), 1e8, "line", "2 peers"},
 		{"one peer", snap(2*sec, 8e6, 0, 0, 0, a), 0, "peer", "a:1"},
+		{"one folder", snap(2*sec, 8e6, 0, 0, 0, transfer.PeerNow{Addr: "/media/stick", Source: true, InFlight: 1}), 0, "peer", "by /media/stick: it is the only source"},
+		{"one web server", snap(2*sec, 8e6, 0, 0, 0, transfer.PeerNow{Addr: "https://host/x", Source: true, InFlight: 1}), 0, "peer", "https://host/x, or the line to it"},
 		{"two connections to it", snap(2*sec, 8e6, 0, 0, 0, a, a), 0, "peer", "a:1"},
 		{"silent peer", snap(2*sec, 0, 0, 0, 0, a), 0, "peer", "send nothing"},
 		{"peers without", snap(2*sec, 0, 0, 0, 0, idle), 0, "nobody", "nothing that is missing"},
