@@ -84,7 +84,8 @@ func (a *app) complete(cc *cli.Context, src source, m *manifest.Manifest, dest, 
 	if err != nil {
 		return err
 	}
-	sources, from, err := fromSources(cc.StringSlice("from"))
+	var req request
+	sources, err := fromSources(cc.StringSlice("from"), &req)
 	if err != nil {
 		return err
 	}
@@ -92,11 +93,11 @@ func (a *app) complete(cc *cli.Context, src source, m *manifest.Manifest, dest, 
 	if err != nil {
 		return err
 	}
-	req := request{Version: 1, Addrs: merge(src.addrs, peers), Reuse: reuse, From: from, Existing: store.Overwrite}
+	req.Version, req.Addrs, req.Reuse, req.Existing = 1, merge(src.addrs, peers), reuse, store.Overwrite
 	return a.fetch(cc, transfer.GetOptions{
 		Root: m.Root(), Manifest: m, Addrs: req.Addrs, Sources: sources, Output: dest,
 		Timeout: timeout, StallTimeout: stall, Existing: req.Existing,
-	}, req, quoteLine(a.args))
+	}, req, a.sameLine())
 }
 
 // adopted returns where the share is, or shall be, when dir is given for it.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -93,28 +96,55 @@ func takesValue(f cli.Flag) bool {
 	return ok && d.TakesValue()
 }
 
-// quoteLine returns args as a line for a POSIX shell, without the passwords of URLs.
+// sameLine returns the line that goes on with what this one did. Secrets are not in
+// it, and then it says so.
+func (a *app) sameLine() string {
+	line := quoteLine(a.args)
+	if slices.ContainsFunc(a.args, func(arg string) bool { return withoutSecrets(arg) != arg }) {
+		line += " (with the URL as it was: its user, password and query are not shown)"
+	}
+	return line
+}
+
+// quoteLine returns args as a line for a shell, without the secrets in URLs.
 func quoteLine(args []string) string {
 	var b strings.Builder
 	for i, arg := range args {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(quoteArg(withoutPassword(arg)))
+		b.WriteString(quoteArg(withoutSecrets(arg)))
 	}
 	return b.String()
 }
 
+// quoteArg returns s as one word of a POSIX shell. Bytes that could not be printed
+// are written as their numbers, as bash, zsh and POSIX since 2024 read them.
 func quoteArg(s string) string {
-	plain := s != ""
+	plain, odd := s != "", !utf8.ValidString(s)
 	for i := range len(s) {
 		c := s[i]
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("_@%+=:,./-", c) >= 0) {
 			plain = false
 		}
+		odd = odd || c < ' ' || c == 0x7f
 	}
-	if plain {
+	switch {
+	case plain:
 		return s
+	case !odd:
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	b := []byte("$'")
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '\'' || c == '\\':
+			b = append(b, '\\', c)
+		case c < ' ' || c >= 0x7f:
+			b = fmt.Appendf(b, `\%03o`, c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '\''))
 }

@@ -62,6 +62,14 @@ func TestQuoteLine(t *testing.T) {
 	}
 }
 
+func TestQuoteLineWithoutSecrets(t *testing.T) {
+	in := []string{"get", "--from=https://h/a?token=x", "https://ann:pw@h/b", "https://ghp_x@h", "a\nb'\x1b", "\xff", "x?y"}
+	const want = `get '--from=https://h/a?QUERY' https://ann:PASSWORD@h/b https://USER@h $'a\012b\'\033' $'\377' 'x?y'`
+	if got := quoteLine(in); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestNear(t *testing.T) {
 	for _, tt := range []struct {
 		got, want string

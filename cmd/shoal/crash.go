@@ -44,7 +44,7 @@ func (a *app) crashed(v any) {
 	if a.tty {
 		lead = "\n" // below the bar
 	}
-	_, _ = io.WriteString(a.stderr, lead+escape("shoal: a mistake in shoal: "+what+where+"; what came is kept; to go on: "+quoteLine(a.args))+"\n")
+	_, _ = io.WriteString(a.stderr, lead+escape("shoal: a mistake in shoal: "+what+where+"; what came is kept; to go on: "+a.sameLine())+"\n")
 }
 
 var (

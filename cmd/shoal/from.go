@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -27,38 +28,65 @@ func fromFlags() []cli.Flag {
 	}
 }
 
-// fromSources checks the values of --from and makes sources of them. kept is how
-// they are remembered for resume: folders by absolute path, URLs without a
-// password.
-func fromSources(values []string) (sources []transfer.Source, kept []string, err error) {
+// fromSources checks the values of --from and makes sources of them. They are
+// remembered for resume in r: folders by absolute path, and URLs without what may be
+// a secret in them.
+func fromSources(values []string, r *request) (sources []transfer.Source, err error) {
+	r.From, r.Hidden = nil, nil
 	for _, v := range values {
 		scheme, _, isURL := strings.Cut(v, "://")
 		var s transfer.Source
 		switch {
 		case v == "":
-			return nil, nil, usagef("--from needs a URL or a folder")
+			return nil, usagef("--from needs a URL or a folder")
 		case isURL && (scheme == "http" || scheme == "https"):
 			if s, err = web.New(v); err != nil {
-				return nil, nil, usagef("--from %q: %v", withoutPassword(v), err)
+				return nil, usagef("--from %q: %v", withoutSecrets(v), err)
 			}
-			v = withoutUser(v)
+			if withoutSecrets(v) != v {
+				v = bareURL(v)
+				r.Hidden = append(r.Hidden, v)
+			}
 		case isURL && scheme == "s3":
 			if s, err = s3.New(v); err != nil {
-				return nil, nil, usagef("--from %q: %v", withoutPassword(v), err)
+				return nil, usagef("--from %q: %v", withoutSecrets(v), err)
 			}
 		case isURL:
-			return nil, nil, usagef("--from %q: the scheme %q is not one of http, https and s3; a folder is given by its path", withoutPassword(v), scheme)
+			return nil, usagef("--from %q: the scheme %q is not one of http, https and s3; a folder is given by its path", withoutSecrets(v), scheme)
 		default:
 			if v, err = filepath.Abs(v); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			if s, err = folderSource(v); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
-		sources, kept = append(sources, s), append(kept, v)
+		sources, r.From = append(sources, s), append(r.From, v)
 	}
-	return sources, kept, nil
+	return sources, nil
+}
+
+// resumedSources is fromSources for a get that is resumed: given are the values of
+// --from now, and r is what it was begun with. A source of then whose secret was not
+// kept is left out, and told of, if it was not given again; r still names it.
+func (a *app) resumedSources(given []string, r *request) ([]transfer.Source, error) {
+	again := make(map[string]bool)
+	for _, v := range given {
+		again[bareURL(v)] = true
+	}
+	values, lacking := slices.Clone(given), []string(nil)
+	for _, v := range r.From {
+		switch {
+		case !slices.Contains(r.Hidden, v):
+			values = append(values, v)
+		case !again[v]:
+			lacking = append(lacking, v)
+			a.warnf("%s was given with a user, a password or a query, which are not kept; to take from it as well, give it again with --from", v)
+		}
+	}
+	sources, err := fromSources(merge(values, nil), r)
+	r.From, r.Hidden = append(r.From, lacking...), append(r.Hidden, lacking...)
+	return sources, err
 }
 
 func folderSource(dir string) (transfer.Source, error) {
@@ -102,7 +130,7 @@ func webFlag(cc *cli.Context) ([]string, error) {
 	urls := cc.StringSlice("web")
 	for _, u := range urls {
 		if err := manifest.CheckWeb(u); err != nil {
-			return nil, usagef("--web %q: %v", withoutPassword(u), err)
+			return nil, usagef("--web %q: %v", withoutSecrets(u), err)
 		}
 	}
 	if len(urls) > manifest.MaxWeb {
@@ -111,9 +139,9 @@ func webFlag(cc *cli.Context) ([]string, error) {
 	return urls, nil
 }
 
-// withoutPassword returns a URL as it can be shown. What is no URL may hold one
-// as well.
-func withoutPassword(s string) string {
+// withoutSecrets returns a URL as it can be shown: without a password, a user that
+// stands alone (it may be a token), and a query. What is no URL may hold them as well.
+func withoutSecrets(s string) string {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
 		return s
@@ -122,23 +150,28 @@ func withoutPassword(s string) string {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		authority, path = rest[:i], rest[i:]
 	}
-	i := strings.LastIndexByte(authority, '@')
-	if i < 0 {
-		return s
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		user, _, both := strings.Cut(authority[:i], ":")
+		if both {
+			user += ":PASSWORD"
+		} else {
+			user = "USER"
+		}
+		authority = user + authority[i:]
 	}
-	user, _, secret := strings.Cut(authority[:i], ":")
-	if !secret {
-		return s
+	if i := strings.IndexByte(path, '?'); i >= 0 && i+1 < len(path) {
+		path = path[:i] + "?QUERY"
 	}
-	return scheme + "://" + user + ":PASSWORD" + authority[i:] + path
+	return scheme + "://" + authority + path
 }
 
-func withoutUser(s string) string {
+// bareURL returns a URL without what withoutSecrets hides.
+func bareURL(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {
 		return ""
 	}
-	u.User = nil
+	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	return u.String()
 }
 

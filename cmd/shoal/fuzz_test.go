@@ -77,6 +77,15 @@ func unquote(line string) (args []string, ok bool) {
 	for line != "" {
 		var b strings.Builder
 		for line != "" && line[0] != ' ' {
+			if strings.HasPrefix(line, "$'") {
+				in, rest, ok := unquoteNumbers(line[2:])
+				if !ok {
+					return nil, false
+				}
+				b.WriteString(in)
+				line = rest
+				continue
+			}
 			switch line[0] {
 			case '\'':
 				in, rest, ok := strings.Cut(line[1:], "'")
@@ -105,8 +114,34 @@ func unquote(line string) (args []string, ok bool) {
 	return args, true
 }
 
+// unquoteNumbers reads what stands behind $' up to the end of the quotation.
+func unquoteNumbers(line string) (in, rest string, ok bool) {
+	var b []byte
+	for i := 0; i < len(line); i++ {
+		switch {
+		case line[i] == '\'':
+			return string(b), line[i+1:], true
+		case line[i] < ' ' || line[i] >= 0x7f:
+			return "", "", false
+		case line[i] != '\\':
+			b = append(b, line[i])
+		case i+3 < len(line) && line[i+1] >= '0' && line[i+1] <= '3':
+			n, err := strconv.ParseUint(line[i+1:i+4], 8, 8)
+			if err != nil {
+				return "", "", false
+			}
+			b = append(b, byte(n))
+			i += 3
+		case i+1 < len(line):
+			b = append(b, line[i+1])
+			i++
+		}
+	}
+	return "", "", false
+}
+
 // P20: the line that goes on with a get is for a shell the arguments as they were,
-// but for the passwords of URLs, which it does not show.
+// but for the secrets in URLs, which it does not show.
 func FuzzQuoteLine(f *testing.F) {
 	for _, s := range hostileTexts {
 		f.Add("get", s)
@@ -115,7 +150,7 @@ func FuzzQuoteLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b string) {
 		args := []string{"shoal", a, b}
 		line := quoteLine(args)
-		want := []string{"shoal", withoutPassword(a), withoutPassword(b)}
+		want := []string{"shoal", withoutSecrets(a), withoutSecrets(b)}
 		if got, ok := unquote(line); !ok || !slices.Equal(got, want) {
 			t.Fatalf("%q becomes %q, which is %q and not %q", args, line, got, want)
 		}

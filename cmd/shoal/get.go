@@ -74,8 +74,9 @@ type request struct {
 	Only    []string `json:"only,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
 	AnyName bool     `json:"any_name,omitempty"`
-	Reuse   []string `json:"reuse,omitempty"` // absolute
-	From    []string `json:"from,omitempty"`  // absolute, or URLs without users
+	Reuse   []string `json:"reuse,omitempty"`  // absolute
+	From    []string `json:"from,omitempty"`   // absolute, or URLs
+	Hidden  []string `json:"hidden,omitempty"` // those URLs of From that had a user or a query
 
 	Existing store.Existing `json:"existing,omitempty"`
 	Update   bool           `json:"update,omitempty"`
@@ -128,7 +129,8 @@ func (a *app) get(cc *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	sources, from, err := fromSources(cc.StringSlice("from"))
+	var req request
+	sources, err := fromSources(cc.StringSlice("from"), &req)
 	if err != nil {
 		return err
 	}
@@ -137,9 +139,9 @@ func (a *app) get(cc *cli.Context) error {
 	if !known && !cc.IsSet("listen") && cc.Bool("no-lan") {
 		return usagef("no peer is known: %s names none; add --peer HOST:PORT, use the ticket that share prints, or leave out --no-lan", src.name)
 	}
-	req := request{
+	req = request{
 		Version: 1, Addrs: addrs, Only: cc.StringSlice("only"), Exclude: cc.StringSlice("exclude"), AnyName: cc.Bool("any-name"),
-		Reuse: old, From: from, Existing: existing,
+		Reuse: old, From: req.From, Hidden: req.Hidden, Existing: existing,
 		Update: cc.Bool("update"), KeepOld: cc.Bool("keep-old"),
 	}
 	switch {
@@ -160,7 +162,7 @@ func (a *app) get(cc *cli.Context) error {
 	if cc.Bool("plan") {
 		return a.plan(cc, o)
 	}
-	return a.fetch(cc, o, req, quoteLine(a.args))
+	return a.fetch(cc, o, req, a.sameLine())
 }
 
 // reusePaths checks the values of --reuse and makes them absolute.

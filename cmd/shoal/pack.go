@@ -71,7 +71,7 @@ func (a *app) pack(cc *cli.Context) error {
 	if get.Limits, get.MaxPeers, err = a.readLimits(cc); err != nil {
 		return err
 	}
-	if get.Sources, _, err = fromSources(cc.StringSlice("from")); err != nil {
+	if get.Sources, err = fromSources(cc.StringSlice("from"), new(request)); err != nil {
 		return err
 	}
 	defer closeSources(get.Sources)
@@ -100,7 +100,7 @@ func (a *app) pack(cc *cli.Context) error {
 		a.sayf("%s; no pack was made", err)
 		return nil
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
-		return &interruptedError{cause: context.Cause(ctx), done: p.done, total: p.total, line: quoteLine(a.args)}
+		return &interruptedError{cause: context.Cause(ctx), done: p.done, total: p.total, line: a.sameLine()}
 	}
 	return packError(err, o.Path)
 }

@@ -113,12 +113,10 @@ func (a *app) resumePart(cc *cli.Context, f *pending, peers []string, timeout, s
 		return refuse(codeOther, "run the get line itself again", "%q does not say what was asked for", f.dest()+manifest.PartSuffix)
 	}
 	req.Addrs = merge(peers, req.Addrs)
-	req.From = merge(cc.StringSlice("from"), req.From)
-	sources, from, err := fromSources(req.From)
+	sources, err := a.resumedSources(cc.StringSlice("from"), &req)
 	if err != nil {
 		return err
 	}
-	req.From = from
 	if len(req.Addrs)+len(sources)+len(m.Web()) == 0 && !cc.IsSet("listen") && cc.Bool("no-lan") {
 		return usagef("no peer is known for %q; add --peer HOST:PORT", f.dest())
 	}
@@ -134,7 +132,7 @@ func (a *app) resumePart(cc *cli.Context, f *pending, peers []string, timeout, s
 		Root: m.Root(), Manifest: m, Addrs: req.Addrs, Sources: sources, Output: f.dest(),
 		Only: req.Only, Exclude: req.Exclude, AnyName: req.AnyName, Timeout: timeout, StallTimeout: stall,
 		Existing: req.Existing,
-	}, req, quoteLine(a.args))
+	}, req, a.sameLine())
 }
 
 // existingFolder reports a DIR that is no folder.
