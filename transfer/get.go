@@ -37,7 +37,8 @@ type getter struct {
 	fail context.CancelCauseFunc
 
 	m      *manifest.Manifest
-	from   string // who sent it
+	from   string      // who sent it
+	asking atomic.Bool // sources are searched for it
 	sel    *manifest.Selection
 	store  *store.Store
 	survey *store.Survey // of what is at the final name; nil if nothing was
@@ -97,7 +98,6 @@ func (g *getter) run() (res *Result, err error) {
 	if err := g.known(); err != nil {
 		return nil, err
 	}
-	g.askSources()
 	if g.m != nil { // all that can be refused is refused before anybody is called
 		if res, err := g.prepare(); res != nil || err != nil {
 			return res, err
@@ -292,20 +292,33 @@ func (g *getter) stop() {
 	g.crew.Wait()
 }
 
-// askManifest waits until a peer has sent the manifest.
+// askManifest waits until a peer has sent the manifest, or a source has it. Sources
+// are asked beside the dialling: to look through damaged packs may take long.
 func (g *getter) askManifest() error {
-	select {
-	case a := <-g.sw.manifests:
-		m, err := manifest.Parse(a.text)
-		if err != nil {
-			return err
+	ctx, cancel := context.WithCancel(g.ctx)
+	defer cancel()
+	found := make(chan arrival, 1)
+	g.asking.Store(true)
+	g.crew.Go(func() {
+		defer g.asking.Store(false)
+		if a, ok := g.askSources(ctx); ok {
+			found <- a
 		}
-		g.m, g.from = m, a.from
-		g.emit(Found{Manifest: m, From: a.from})
-		return nil
+	})
+	var a arrival
+	select {
+	case a = <-found:
+	case a = <-g.sw.manifests:
 	case <-g.ctx.Done():
 		return context.Cause(g.ctx)
 	}
+	m, err := manifest.Parse(a.text)
+	if err != nil {
+		return err
+	}
+	g.m, g.from = m, a.from
+	g.emit(Found{Manifest: m, From: a.from})
+	return nil
 }
 
 // fetch lets the swarm fill the store.

@@ -64,7 +64,6 @@ func Pack(ctx context.Context, o PackOptions) (res *PackResult, err error) {
 			err = errors.Join(err, w.Close())
 		}
 	}()
-	g.askSources()
 	g.start()
 	if g.m == nil {
 		if err := g.askManifest(); err != nil {

@@ -363,25 +363,23 @@ func (g *getter) onlySources() bool {
 	return g.m != nil && len(g.o.Addrs) == 0 && len(g.o.Sources)+len(g.m.Web()) > 0
 }
 
-// askSources takes the manifest from a source that has it, such as a folder with
-// packs, if it is not known.
-func (g *getter) askSources() {
+// askSources returns the manifest from the first source that has it, such as a
+// folder with packs.
+func (g *getter) askSources(ctx context.Context) (a arrival, ok bool) {
 	for _, src := range g.o.Sources {
 		has, ok := src.(interface {
 			Manifest(ctx context.Context, root chunk.Hash) []byte
 		})
-		if !ok || g.m != nil {
+		if !ok {
 			continue
 		}
-		text := has.Manifest(g.ctx, g.o.Root)
+		text := has.Manifest(ctx, g.o.Root)
 		if text == nil || chunk.Sum(text) != g.o.Root {
 			continue
 		}
-		m, err := manifest.Parse(text)
-		if err != nil {
-			continue // whoever asks a peer for it hears why
+		if _, err := manifest.Parse(text); err == nil { // else whoever asks a peer for it hears why
+			return arrival{text, src.String()}, true
 		}
-		g.m, g.from = m, src.String()
-		g.emit(Found{Manifest: m, From: src.String()})
 	}
+	return a, false
 }

@@ -60,7 +60,6 @@ func (g *getter) stream(w io.Writer) (*Result, error) {
 	if g.m != nil {
 		g.emit(Found{Manifest: g.m})
 	}
-	g.askSources()
 	g.start()
 	if g.m == nil {
 		if err := g.askManifest(); err != nil {

@@ -51,6 +51,9 @@ const refusedPatience = 10 * time.Second
 // verdict returns the error that ends a get in which nothing has come for a
 // while, or nil if it is worth waiting on.
 func (g *getter) verdict(idle time.Duration, p Progress) error {
+	if g.asking.Load() {
+		return nil // the manifest may be in what is being read
+	}
 	d := g.dial.state()
 	if d.alive == 0 && p.Peers == 0 && len(d.banned) > 0 {
 		return &IntegrityError{Chunk: g.sw.lastCorrupt(), Peers: d.banned}

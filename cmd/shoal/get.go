@@ -150,7 +150,7 @@ func (a *app) get(cc *cli.Context) error {
 	case req.Update && existing != store.Refuse:
 		return usagef("--update replaces all that is there; leave out --overwrite, --rename and --skip")
 	case req.Update && cc.Bool("plan"):
-		return usagef("--plan says what a get without --update would do; leave one of them out")
+		return usagef("--plan says what a get without --update would do; shoal manifest diff OLD NEW says what an update changes and fetches")
 	case req.KeepOld && !req.Update:
 		return usagef("--keep-old belongs to --update: nothing else replaces all that is there")
 	}
@@ -160,6 +160,7 @@ func (a *app) get(cc *cli.Context) error {
 		Existing: existing,
 	}
 	if cc.Bool("plan") {
+		o.Reuse = req.Reuse
 		return a.plan(cc, o)
 	}
 	return a.fetch(cc, o, req, a.sameLine())

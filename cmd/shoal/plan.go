@@ -13,6 +13,7 @@ import (
 	"github.com/shoal-p2p/shoal/chunk/crew"
 	"github.com/shoal-p2p/shoal/manifest"
 	"github.com/shoal-p2p/shoal/transfer"
+	"github.com/shoal-p2p/shoal/transfer/store"
 )
 
 // A reached says whether a peer can be fetched from.
@@ -25,18 +26,20 @@ type reached struct {
 // planTime bounds how long a plan waits for a peer.
 const planTime = 10 * time.Second
 
-// plan prints what a get would do, and does nothing.
+// plan prints what a get would do, and does nothing. It ends as that would, as far
+// as this can be known.
 func (a *app) plan(cc *cli.Context, o transfer.GetOptions) error {
 	n, err := newNetwork()
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	defer closeSources(o.Sources)
 	if o.Manifest == nil {
 		o.Manifest = knownManifest(o)
 	}
 	if o.Manifest == nil {
-		if o.Manifest, err = fetchManifest(cc.Context, n, transfer.GetOptions{Root: o.Root, Addrs: o.Addrs, Discover: a.discoverer(cc, o.Root, netip.AddrPort{}), Timeout: min(o.Timeout, 30*time.Second), Network: n}); err != nil {
+		if o.Manifest, err = fetchManifest(cc.Context, n, transfer.GetOptions{Root: o.Root, Addrs: o.Addrs, Sources: o.Sources, Discover: a.discoverer(cc, o.Root, netip.AddrPort{}), Timeout: min(o.Timeout, 30*time.Second), Network: n}); err != nil {
 			return err
 		}
 	}
@@ -49,10 +52,27 @@ func (a *app) plan(cc *cli.Context, o transfer.GetOptions) error {
 		}
 		return err
 	}
-	if cc.Bool("json") {
-		return a.planJSON(o.Manifest, p, peers)
+	var sources []string
+	for _, s := range o.Sources {
+		sources = append(sources, s.String())
 	}
-	return a.print(func(w io.Writer) { writePlan(w, o.Manifest, p, peers) })
+	if !cc.Bool("no-web") {
+		sources = append(sources, o.Manifest.Web()...)
+	}
+	if cc.Bool("json") {
+		err = a.planJSON(o, p, peers, sources)
+	} else {
+		err = a.print(func(w io.Writer) { writePlan(w, o, p, peers, sources) })
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(p.Problems) > 0: // the get would end with the same
+		return p.Problems[0]
+	case o.Existing == store.Skip && len(p.Differ) > 0:
+		return refuse(codePartly, "", "%s would be left, though the share has other content for it", count(len(p.Differ), "file"))
+	}
+	return nil
 }
 
 // knownManifest returns the manifest that an interrupted get has left, or nil.
@@ -98,11 +118,11 @@ func reach(ctx context.Context, n network, addrs []string, root [32]byte) []reac
 	return out
 }
 
-func writePlan(w io.Writer, m *manifest.Manifest, p *transfer.Plan, peers []reached) {
+func writePlan(w io.Writer, o transfer.GetOptions, p *transfer.Plan, peers []reached, sources []string) {
 	row := func(what, format string, args ...any) {
 		fmt.Fprintf(w, "%-7s %s\n", what, escape(fmt.Sprintf(format, args...)))
 	}
-	row("share", "%s", describe(m))
+	row("share", "%s", describe(o.Manifest))
 	row("to", "%s", p.Path)
 	row("want", "%s", countSize(p.Files, p.Size))
 	if p.KeptFiles > 0 {
@@ -118,6 +138,12 @@ func writePlan(w io.Writer, m *manifest.Manifest, p *transfer.Plan, peers []reac
 			continue
 		}
 		row("from", "%s: reached, round trip %s", r.addr, r.rtt.Round(100*time.Microsecond))
+	}
+	for _, s := range sources {
+		row("from", "%s: not looked into", s)
+	}
+	for _, dir := range o.Reuse {
+		row("reuse", "%s: not looked into; what is there need not be fetched", dir)
 	}
 	if p.Free >= 0 {
 		row("space", "needs %s, %s are free", bytesText(p.Space), bytesText(p.Free))
@@ -140,7 +166,7 @@ func writePlan(w io.Writer, m *manifest.Manifest, p *transfer.Plan, peers []reac
 	}
 }
 
-func (a *app) planJSON(m *manifest.Manifest, p *transfer.Plan, peers []reached) error {
+func (a *app) planJSON(o transfer.GetOptions, p *transfer.Plan, peers []reached, sources []string) error {
 	from := make([]map[string]any, 0, len(peers))
 	for _, r := range peers {
 		from = append(from, map[string]any{"addr": r.addr, "reached": r.err == nil, "error": errText(r.err), "rtt": r.rtt.Seconds()})
@@ -156,8 +182,9 @@ func (a *app) planJSON(m *manifest.Manifest, p *transfer.Plan, peers []reached) 
 		}
 	}
 	return a.event("plan", map[string]any{
-		"name": m.Name(), "path": p.Path, "files": p.Files, "size": p.Size, "kept_files": p.KeptFiles, "kept": p.KeptSize,
+		"name": o.Manifest.Name(), "path": p.Path, "files": p.Files, "size": p.Size, "kept_files": p.KeptFiles, "kept": p.KeptSize,
 		"part": p.Part, "fetch": p.Fetch, "unsure": p.Unsure, "differ": len(p.Differ), "space": p.Space, "free": p.Free,
 		"peers": from, "problems": problems,
+		"sources": append([]string{}, sources...), "reuse": append([]string{}, o.Reuse...),
 	})
 }

@@ -79,6 +79,7 @@ func TestMain(m *testing.M) {
 //	unchanged            fail unless it is the same as at the last snapshot
 //	noise FILE SIZE      make a file of SIZE bytes, the same for the same name
 //	link OLD NEW         give a file another name
+//	head SIZE FILE NEW   copy the first SIZE bytes of FILE
 //	edit FILE OFFSET     change one byte of FILE
 //	future VAR           put a ticket of version 2 into $VAR
 //	broken VAR TICKET    put the ticket into $VAR with a line break in it
@@ -95,6 +96,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitfor": waitFor, "code": exitCode, "noise": makeNoise, "edit": editFile, "say": sayCode,
 			"seed": startSeed, "stop": stopSeed, "speak": speak, "snapshot": snapshot, "unchanged": unchanged, "future": future, "web": serveWeb, "broken": broken,
+			"head": copyHead,
 			"link": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.Link(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
 			},
@@ -326,6 +328,15 @@ func makeNoise(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), p, 0o644))
+}
+
+func copyHead(ts *testscript.TestScript, _ bool, args []string) {
+	var n int
+	_, err := fmt.Sscan(args[0], &n)
+	ts.Check(err)
+	p, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), p[:n], 0o644))
 }
 
 func editFile(ts *testscript.TestScript, _ bool, args []string) {

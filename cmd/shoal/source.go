@@ -172,6 +172,11 @@ func (a *app) resolve(ctx context.Context, cc *cli.Context, src source) (*manife
 	if err != nil {
 		return nil, err
 	}
+	sources, err := fromSources(cc.StringSlice("from"), new(request)) // a pack has the manifest, too
+	if err != nil {
+		return nil, err
+	}
+	defer closeSources(sources)
 	n, err := newNetwork()
 	if err != nil {
 		return nil, err
@@ -181,7 +186,7 @@ func (a *app) resolve(ctx context.Context, cc *cli.Context, src source) (*manife
 	var here present
 	addrs := merge(src.addrs, peers)
 	discover := a.discoverer(cc, src.root, netip.AddrPort{})
-	return fetchManifest(ctx, n, transfer.GetOptions{Root: src.root, Addrs: addrs, Discover: discover, Timeout: timeout, Network: n, Events: func(e transfer.Event) {
+	return fetchManifest(ctx, n, transfer.GetOptions{Root: src.root, Addrs: addrs, Sources: sources, Discover: discover, Timeout: timeout, Network: n, Events: func(e transfer.Event) {
 		switch e := e.(type) {
 		case transfer.PeerUp:
 			here.up(e.ID, e.Addr)

@@ -71,7 +71,7 @@ func (s *Source) Open(ctx context.Context, m *manifest.Manifest) (*chunk.Bitfiel
 	if s.root != nil {
 		s.closePacks()
 		_ = s.root.Close() // it was only read
-		s.root = nil
+		s.root, s.files = nil, nil
 	}
 	root, err := os.OpenRoot(s.dir)
 	if err != nil {
@@ -94,14 +94,14 @@ func (s *Source) Open(ctx context.Context, m *manifest.Manifest) (*chunk.Bitfiel
 	}
 	s.files = best
 	have := best.Clone()
-	others, err := s.openPacks(ctx, have)
+	lack, err := s.openPacks(ctx, have)
 	if err != nil {
 		return nil, err
 	}
 	if have.None() && m.NumChunks() > 0 {
 		err := fmt.Errorf("has no file and no pack of %q", m.Name())
-		if others > 0 {
-			err = fmt.Errorf("has packs of another share, and nothing of %q", m.Name())
+		if lack != "" {
+			err = fmt.Errorf("has %s, and nothing of %q", lack, m.Name())
 		}
 		return nil, &transfer.DeadSourceError{Err: err}
 	}
@@ -132,11 +132,12 @@ func (s *Source) listed(ctx context.Context, top string) *chunk.Bitfield {
 // Fetch writes chunk i to w, if the files have it.
 func (s *Source) Fetch(ctx context.Context, i int, w io.Writer) error {
 	s.mu.Lock()
-	m, root, top, inFiles := s.m, s.root, s.top, s.files.Has(i)
+	m, root, top, files := s.m, s.root, s.top, s.files
 	s.mu.Unlock()
-	if root == nil {
+	if root == nil || files == nil {
 		return errors.New("not open")
 	}
+	inFiles := files.Has(i)
 	p, err := s.fromPacks(i)
 	switch {
 	case p != nil:

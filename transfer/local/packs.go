@@ -24,9 +24,9 @@ type packed struct {
 	index *pack.Index
 }
 
-// openPacks opens the packs in the folder and adds to have what they list. others
-// counts packs of other shares. Called with mu held.
-func (s *Source) openPacks(ctx context.Context, have *chunk.Bitfield) (others int, err error) {
+// openPacks opens the packs in the folder and adds to have what they list. lack says
+// what the others hold instead; "" if there are none. Called with mu held.
+func (s *Source) openPacks(ctx context.Context, have *chunk.Bitfield) (lack string, err error) {
 	listed := 0
 	err = eachPack(s.root, func(f *os.File, size int64) (keep bool, err error) {
 		x, err := pack.Read(ctx, f, size, s.m.Root(), func(i, n int) bool {
@@ -39,11 +39,15 @@ func (s *Source) openPacks(ctx context.Context, have *chunk.Bitfield) (others in
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
-		if err != nil {
-			return false, nil // it cannot be read; what else is there may do
-		}
-		if len(x.Chunks) == 0 {
-			others++
+		switch {
+		case err != nil: // what else is there may do
+			lack = "a pack that cannot be read (" + reason(err) + ")"
+			return false, nil
+		case len(x.Chunks) == 0 && x.Others > 0:
+			lack = "packs of another share"
+			return false, nil
+		case len(x.Chunks) == 0:
+			lack = "a pack in which no chunk is whole"
 			return false, nil
 		}
 		for i := range x.Chunks {
@@ -52,7 +56,16 @@ func (s *Source) openPacks(ctx context.Context, have *chunk.Bitfield) (others in
 		s.packs = append(s.packs, packed{f, x})
 		return true, nil
 	})
-	return others, err
+	return lack, err
+}
+
+// reason returns the part of a file error that says why.
+func reason(err error) string {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return err.Error()
 }
 
 // eachPack calls f for each pack at the top of root, until it returns an error.
