@@ -100,7 +100,13 @@ func behind(n int) string {
 //
 // The error is nil if the comparison came to its end, whatever it found.
 func Verify(ctx context.Context, m *Manifest, sel *Selection, dir string, report func(Difference)) error {
-	v := &verifier{ctx: ctx, m: m, sel: sel, dir: dir, report: report}
+	return VerifyAndTell(ctx, m, sel, dir, report, func(int64) {})
+}
+
+// VerifyAndTell is Verify, which may take long. It calls tell as it goes on, from the
+// same goroutine as report, with how many bytes of chunks were compared.
+func VerifyAndTell(ctx context.Context, m *Manifest, sel *Selection, dir string, report func(Difference), tell func(done int64)) error {
+	v := &verifier{ctx: ctx, m: m, sel: sel, dir: dir, report: report, tell: tell}
 	fi, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -146,6 +152,7 @@ type verifier struct {
 	sel    *Selection
 	dir    string
 	report func(Difference)
+	tell   func(done int64)
 	bad    *chunk.Bitfield // entries whose content cannot be read as it should be
 	sizes  map[int]int64   // of those among them that are files and have another size
 	real   map[string]bool // directories of the chosen part that are there, and reached without a link
@@ -290,6 +297,7 @@ func (v *verifier) chunks() error {
 	})
 	defer wg.Wait()
 	defer cancel()
+	compared := int64(0)
 	for sp := range order {
 		select {
 		case <-sp.done:
@@ -299,6 +307,8 @@ func (v *verifier) chunks() error {
 		for _, d := range sp.diffs {
 			v.report(d)
 		}
+		compared += m.offsets[sp.end] - m.offsets[sp.first]
+		v.tell(compared)
 	}
 	return v.ctx.Err()
 }

@@ -352,6 +352,32 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// How far it is comes between the differences, and ends with all that was chosen.
+func TestVerifyTells(t *testing.T) {
+	path := filepath.Join(plant(t, verifyTree), "t")
+	m, _ := build(t, path, BuildOptions{Cutter: chunk.Fixed})
+	for _, only := range [][]string{nil, {"d big"}} {
+		sel, err := m.Select(only, nil)
+		must(t, err)
+		want := m.Size()
+		if only == nil {
+			sel = nil
+		} else {
+			want = sel.Size
+		}
+		last := int64(0)
+		must(t, VerifyAndTell(t.Context(), m, sel, path, func(Difference) { t.Error("a difference") }, func(done int64) {
+			if done <= last {
+				t.Errorf("%d after %d", done, last)
+			}
+			last = done
+		}))
+		if last != want {
+			t.Errorf("%q: ended with %d, want %d", only, last, want)
+		}
+	}
+}
+
 func TestVerifyFile(t *testing.T) {
 	top := plant(t, []node{{path: "f", text: randomText(300_000, 1)}, {path: "d/"}, {path: "link", target: "f"}})
 	path := filepath.Join(top, "f")

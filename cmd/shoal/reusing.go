@@ -40,16 +40,23 @@ func (g *getting) comparing(e transfer.Comparing, now time.Time) {
 		g.jsonAt = now
 		g.emit("comparing", map[string]any{"done": e.Done, "total": e.Total})
 	}
-	text := "compared " + bytesText(e.Done) + " of " + bytesText(e.Total) + " that is there"
+	g.compared(e.Done, e.Total, " that is there", now)
+}
+
+// compared shows how far a comparison is, and reports whether it did: one that is
+// short is not shown.
+func (g *getting) compared(done, total int64, of string, now time.Time) (shown bool) {
+	text := "compared " + bytesText(done) + " of " + bytesText(total) + of
 	d, tell := g.looking(now, text)
 	if d < time.Second {
-		return
+		return false
 	}
-	text += leftText(e.Done, e.Total, d)
-	g.a.progress(e.Done, e.Total, text)
+	text += leftText(done, total, d)
+	g.a.progress(done, total, text)
 	if tell {
 		g.a.sayf("%s", text)
 	}
+	return true
 }
 
 // A look is a pass over what lies on the disk already, which may take long.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -83,7 +84,18 @@ func (a *app) verify(cc *cli.Context) error {
 		failed error
 		same   sameReason
 	)
-	err = manifest.Verify(cc.Context, m, sel, dir, func(d manifest.Difference) {
+	size := m.Size()
+	if sel != nil {
+		size = sel.Size
+	}
+	g := &getting{a: a} // only for what it says of the look
+	a.tells(g.status)
+	shown := false
+	tell := func(done int64) { shown = g.compared(min(done, size), size, "", time.Now()) }
+	err = manifest.VerifyAndTell(cc.Context, m, sel, dir, func(d manifest.Difference) {
+		if shown && a.tty {
+			a.finishBar() // the line would stand behind it
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		if d.Failed() {
@@ -100,7 +112,8 @@ func (a *app) verify(cc *cli.Context) error {
 		if failed == nil {
 			failed = err
 		}
-	})
+	}, tell)
+	a.finishBar()
 	if err != nil {
 		return err
 	}
@@ -123,10 +136,6 @@ func (a *app) verify(cc *cli.Context) error {
 			hint = "" // a part cannot be repaired
 		}
 		return refuse(codeIntegrity, hint, "%q differs from %q in %s", dir, src.name, count(found, "place"))
-	}
-	size := m.Size()
-	if sel != nil {
-		size = sel.Size
 	}
 	a.sayf("%q is what %q says (%s)", dir, src.name, bytesText(size))
 	if notes > 0 {
