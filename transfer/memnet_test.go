@@ -35,6 +35,7 @@ type memNode struct {
 	still atomic.Bool                       // what it sends from now on does not arrive
 	mute  bool                              // it says that it has nothing, whatever it has
 	blank bool                              // payload is not copied: all is zeros
+	log   *askLog                           // of what the node asks for; nil: none
 
 	control, payload atomic.Int64 // bytes sent
 	lines            atomic.Int64
@@ -246,10 +247,22 @@ func (c *memConn) SendHave(rs []chunk.Range) error {
 	return c.ranges("have", rs, Handler.Have)
 }
 
-func (c *memConn) SendWant(rs []chunk.Range) error   { return c.ranges("want", rs, Handler.Want) }
-func (c *memConn) SendCancel(rs []chunk.Range) error { return c.ranges("cancel", rs, Handler.Cancel) }
-func (c *memConn) SendGone(rs []chunk.Range) error   { return c.ranges("gone", rs, Handler.Gone) }
-func (c *memConn) SendWantManifest() error           { return c.line(14, Handler.WantManifest) }
+func (c *memConn) SendWant(rs []chunk.Range) error {
+	if c.us.log != nil {
+		c.us.log.want(c.in, rs)
+	}
+	return c.ranges("want", rs, Handler.Want)
+}
+
+func (c *memConn) SendCancel(rs []chunk.Range) error {
+	if c.us.log != nil {
+		c.us.log.cancel(c.in, rs)
+	}
+	return c.ranges("cancel", rs, Handler.Cancel)
+}
+
+func (c *memConn) SendGone(rs []chunk.Range) error { return c.ranges("gone", rs, Handler.Gone) }
+func (c *memConn) SendWantManifest() error         { return c.line(14, Handler.WantManifest) }
 
 func (c *memConn) SendManifest(size int64) error {
 	return c.line(20, func(h Handler) error { return h.Manifest(size) })
@@ -281,6 +294,10 @@ func (c *memConn) SendData(i, off int, p []byte) error {
 			return err
 		}
 		copy(buf, p)
-		return h.Received(i, off, n)
+		err = h.Received(i, off, n)
+		if c.them.log != nil && i >= 0 && err == nil {
+			c.them.log.got(c.out, i, off+n)
+		}
+		return err
 	})
 }

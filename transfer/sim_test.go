@@ -18,6 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/shoal-p2p/shoal/chunk"
 	"github.com/shoal-p2p/shoal/manifest"
 )
@@ -42,6 +44,7 @@ type simulation struct {
 	seed    *simPeer
 	others  []*simPeer // seeds that were started before it; leeches dial them too
 	leeches []*simPeer
+	log     *askLog // of the next leech; nil: none
 	wg      sync.WaitGroup
 }
 
@@ -69,7 +72,7 @@ func (s *simulation) serve(ctx context.Context, up float64) {
 // leech starts a peer that gets the share and serves it until ctx ends.
 func (s *simulation) leech(ctx context.Context, up, down float64, free bool, finished func()) {
 	p := &simPeer{node: s.node(up, down, 5*time.Millisecond), free: free}
-	p.node.mute = free
+	p.node.mute, p.node.log, s.log = free, s.log, nil
 	p.sw = newSwarm(s.m.Root(), p.node, 7420, func(Event) {})
 	began := time.Now()
 	f := &fetch{failed: func(err error) { panic(err) }}
@@ -236,4 +239,56 @@ func TestSimulateMixed(t *testing.T) {
 			t.Errorf("the limits are %.2f, %.2f %% and %.3f %%", most.last, 100*most.duplicate, 100*most.control)
 		})
 	}
+}
+
+// Whatever the lines of its peers, and whoever of them comes, goes, or has only a part
+// yet: a leech asks nobody for a chunk that another has to send it and is not late
+// with, until the endgame, and never for one that it has.
+func TestPropertyAskedOnce(t *testing.T) {
+	doubles := 0
+	check(t, "60", func(rt *rapid.T) {
+		rate := rapid.SampledFrom([]float64{3e5, 1e6, 4e6, 12e6, 60e6})
+		delay := rapid.SampledFrom([]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 40 * time.Millisecond, 150 * time.Millisecond})
+		seeds := rapid.SliceOfN(rate, 2, 6).Draw(rt, "seeds")
+		leeches := rapid.SliceOfN(rate, 0, 3).Draw(rt, "leeches")
+		down := rapid.SampledFrom([]float64{0, 2e6, 10e6}).Draw(rt, "down")
+		goes := rapid.Bool().Draw(rt, "one goes")
+		delays := rapid.SliceOfN(delay, len(seeds), len(seeds)).Draw(rt, "delays")
+		m := zeroShare(t, int64(rapid.IntRange(2, 40).Draw(rt, "size"))<<20)
+		var err error
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			s := &simulation{net: newMemNet(), m: m}
+			for k, up := range seeds {
+				its := ctx
+				if k == 0 && goes {
+					var quit context.CancelFunc
+					its, quit = context.WithTimeout(ctx, time.Second)
+					defer quit()
+				}
+				s.serve(its, up)
+				s.seed.node.delay = delays[k]
+			}
+			var left sync.WaitGroup
+			left.Add(len(leeches) + 1)
+			for _, up := range leeches {
+				s.leech(ctx, up, 4*up, false, left.Done)
+			}
+			log := newAskLog(m)
+			s.log = log
+			s.leech(ctx, 1e6, down, true, left.Done) // what it serves would hold up its wants
+			left.Wait()
+			err = log.check()
+			doubles += len(log.twice)
+			cancel()
+			s.wg.Wait()
+			for _, n := range s.net.nodes { // what still is on a line
+				n.calls.Wait()
+			}
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+	})
+	t.Logf("%d chunks were asked for twice in all, in the endgame", doubles)
 }
