@@ -407,17 +407,3 @@ func TestFindEnds(t *testing.T) {
 		t.Errorf("a context that has ended: %v", err)
 	}
 }
-
-// An unreadable file is told of, once, and costs what lies in it.
-func TestUnreadable(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("root may read everything")
-	}
-	dir := tree(t)
-	m := share(t, dir, "")
-	must(t, os.Chmod(filepath.Join(dir, "big1"), 0))
-	r := find(t, m, nil, dir)
-	if r.size != m.Size()-large || len(r.warns) != 1 || !strings.Contains(r.warns[0], "big1") {
-		t.Errorf("found %d of %d bytes, %q", r.size, m.Size(), r.warns)
-	}
-}
