@@ -13,6 +13,9 @@ import (
 	"github.com/shoal-p2p/shoal/chunk"
 )
 
+// manyNames is how many names in one directory are worth to make room for at once.
+const manyNames = 10_000
+
 // A walker lists the entries of a share in the order of the manifest.
 type walker struct {
 	ctx     context.Context
@@ -83,6 +86,11 @@ func (w *walker) dir(d dirHandle, path, osPath string, depth int) error {
 		return w.skip(path, "listing it: "+reason(err))
 	}
 	slices.Sort(names)
+	if len(names) > manyNames {
+		// Grown step by step, they would be there twice now and then.
+		w.entries = slices.Grow(w.entries, min(len(names), MaxEntries-len(w.entries)))
+		w.files = slices.Grow(w.files, min(len(names), MaxEntries-len(w.files)))
+	}
 	for _, name := range names {
 		if err := w.entry(d, name, path, osPath, depth); err != nil {
 			return err
