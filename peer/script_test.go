@@ -160,9 +160,9 @@ func dialRaw(t testing.TB, agent string) *rawPeer {
 	return newRawPeer(t, nc, true, testKey)
 }
 
-// TestScripts plays testdata/*.txt. In those whose name begins with "listener"
+// TestE14Scripts plays testdata/*.txt. In those whose name begins with "listener"
 // the node dials.
-func TestScripts(t *testing.T) {
+func TestE14Scripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts: ", err)

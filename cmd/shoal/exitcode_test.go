@@ -165,7 +165,7 @@ func signalled(t *testing.T, dir string, sig os.Signal) (int, string) {
 
 // U03: what is no terminal, or not there at all, changes neither what is done
 // nor what is said, and answers nothing.
-func TestOddStreamsU03(t *testing.T) {
+func TestU03OddStreams(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("needs a POSIX shell")
 	}

@@ -291,7 +291,7 @@ func TestLANOff(t *testing.T) {
 // A host floods the network with forged answers, 10,000 a second: those of other
 // shares, those of our key at all addresses, those that name ourselves. The get
 // takes little for it, shows nothing of it, and finds the seed.
-func TestLANFlood(t *testing.T) {
+func TestN10Flood(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	seed, leech, liar := l.host("1gbit", "1gbit"), l.host("1gbit", "1gbit"), l.host("1gbit", "1gbit")

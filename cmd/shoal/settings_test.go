@@ -130,7 +130,7 @@ func TestEveryFlagCanBeSet(t *testing.T) {
 
 // A value that cannot be is refused with one line that names the flag, or the
 // variable or the line of the configuration, and the value; nothing is started.
-func TestEveryBadFlag(t *testing.T) {
+func TestU07EveryBadFlag(t *testing.T) {
 	dir := t.TempDir()
 	shareFile(t, dir, 1000)
 	operands := map[string][]string{
