@@ -308,6 +308,9 @@ func plain(err error) error {
 	if errors.As(err, &private) {
 		return &transfer.DeadSourceError{Err: private}
 	}
+	if strings.HasPrefix(u.Err.Error(), "failed to parse Location header") {
+		return errors.New("redirects to what is no URL") // which may hold a secret, too
+	}
 	if strings.Contains(u.Err.Error(), "malformed HTTP") || strings.Contains(u.Err.Error(), "transport connection broken") {
 		return errors.New("does not answer like a web server")
 	}

@@ -155,6 +155,10 @@ func TestBadServers(t *testing.T) {
 		{"redirects to a file", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
 		}, "scheme"},
+		{"redirects to no URL", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://host/%zz?token=secret")
+			w.WriteHeader(http.StatusFound)
+		}, "redirects to what is no URL"},
 		{"redirects once", func(w http.ResponseWriter, r *http.Request) {
 			if p, ok := strings.CutPrefix(r.URL.Path, "/at"); ok {
 				r.URL.Path = p
