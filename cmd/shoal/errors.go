@@ -169,6 +169,8 @@ func classify(err error) (code int, hint string) {
 		return codeRefused, "unmount it, or choose another place with -o PATH"
 	case errors.As(err, &blocked):
 		return codeRefused, "move it away, choose another place with -o PATH, or replace it with --update"
+	case errors.Is(err, store.ErrNoReplacing):
+		return codeRefused, "move it away, or choose another place with -o PATH, such as where a link leads to"
 	case errors.Is(err, store.ErrExists):
 		return codeRefused, "move it away, choose another place with -o PATH, or replace it with --update"
 	case errors.Is(err, store.ErrOtherShare), errors.Is(err, store.ErrNotPart):

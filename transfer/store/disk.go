@@ -86,6 +86,8 @@ type Info struct {
 var (
 	// ErrExists is returned if there is something at the final name.
 	ErrExists = errors.New("exists already")
+	// ErrNoReplacing is returned, with ErrExists, if what is there is never replaced.
+	ErrNoReplacing = errors.New("neither a file nor a folder")
 	// ErrOtherShare is returned if the part at this place is of another share.
 	ErrOtherShare = errors.New("holds the part of another share")
 	// ErrNotPart is returned if a folder has the name of the part and holds

@@ -134,7 +134,7 @@ func (s *Store) beginReplacement() error {
 		return s.diskError("look at", s.o.Final, err)
 	}
 	if !i.Mode.IsDir() && !i.Mode.IsRegular() {
-		return fmt.Errorf("%s %w, and is neither a file nor a folder", quote(filepath.Join(s.d.Path(), s.o.Final)), ErrExists)
+		return fmt.Errorf("%s %w, and is %w", quote(filepath.Join(s.d.Path(), s.o.Final)), ErrExists, ErrNoReplacing)
 	}
 	if s.replace == nil {
 		if s.replace, err = s.readReplacement(); err != nil {
