@@ -63,7 +63,8 @@ func (g *getter) verdict(idle time.Duration, p Progress) error {
 		return &NoPeerError{Timeout: g.o.Timeout, Reasons: d.reasons, Sources: g.onlySources(), NoList: g.m == nil && len(g.o.Sources) > 0}
 	}
 	reasons := append(d.reasons, g.sw.reasons()...)
-	if idle > refusedPatience && d.connected == d.alive && g.sw.refusedByAll() {
+	nobodyElse := g.onlySources() && g.o.Port == 0 && g.o.Discover == nil
+	if idle > refusedPatience && d.connected == d.alive && g.sw.refusedByAll(nobodyElse) {
 		return &StalledError{Timeout: idle.Round(time.Second), Done: p.Done, Total: p.Total, Reasons: reasons}
 	}
 	nobody := p.Peers == 0 && g.sw.nobodyEver()

@@ -422,8 +422,9 @@ func (sw *swarm) lastCorrupt() int {
 }
 
 // refusedByAll reports whether every connected peer has refused, or does not
-// have, what is missing, and at least one has refused.
-func (sw *swarm) refusedByAll() bool {
+// have, what is missing, and at least one has refused. If nobody else can come,
+// that they do not have it is enough.
+func (sw *swarm) refusedByAll(nobodyElse bool) bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	refused := 0
@@ -433,7 +434,7 @@ func (sw *swarm) refusedByAll() bool {
 		}
 		refused += s.refused
 	}
-	return refused > 0
+	return refused > 0 || nobodyElse && len(sw.sessions) > 0
 }
 
 // nobodyEver reports whether no peer was ever connected.
