@@ -12,6 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/shoal-p2p/shoal/manifest"
 )
 
 // A lanBridge is a bridge in a network namespace of its own, with hosts in theirs. No
@@ -298,6 +301,51 @@ func TestN09NoRoute(t *testing.T) {
 			}
 		})
 	}
+}
+
+// N09: two hosts behind one router that does not lead them back to its own public
+// address (no hairpin), but drops what they send there. The ticket has that address
+// too: it holds nothing up, and nobody is said to be waited for.
+func TestN09NoHairpin(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	seed, leech := l.host("200mbit", "200mbit"), l.host("200mbit", "200mbit")
+	data, _ := shareFile(t, seed.dir, 8<<20)
+	const public = "203.0.113.5:7420"
+	l.run("ip", "-n", l.name, "addr", "add", "10.77.0.254/24", "dev", "bridge0") // the router forwards nothing
+	for _, h := range []*host{seed, leech} {
+		l.run("ip", "-n", h.ns, "route", "add", "default", "via", "10.77.0.254")
+	}
+	e := seed.start("share", "--json", "--quiet", "--no-lan", "--listen", ":7420", "--advertise", public, "--advertise", seed.v4+":7420", filepath.Join(seed.dir, "data")).wait("ticket")
+	if e == nil {
+		t.Fatal("share ended")
+	}
+	ticket, err := manifest.ParseTicket(e["ticket"].(string))
+	must(t, err)
+	if !slices.Contains(ticket.Addrs, public) || !slices.Contains(ticket.Addrs, seed.v4+":7420") {
+		t.Fatalf("the ticket has %q", ticket.Addrs)
+	}
+	// By itself it is one from which no answer comes.
+	cmd := exec.CommandContext(t.Context(), "ip", "netns", "exec", leech.ns, "shoal", "get", filepath.Join(seed.dir, "data.shoal"), t.TempDir(), "-q", "--no-lan", "--peer", public, "--timeout", "2s")
+	cmd.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(t.TempDir(), ".home"))
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != codeNoPeer || !strings.Contains(string(out), public+": no answer") {
+		t.Errorf("code %d, %s", cmd.ProcessState.ExitCode(), out)
+	}
+	began := time.Now()
+	p := leech.start("get", "--json", "--quiet", "--no-lan", e["ticket"].(string), leech.dir)
+	for e := range p.events {
+		switch e["event"] {
+		case "waiting":
+			t.Errorf("it waits: %v", e["reasons"])
+		case "finished":
+			if d := time.Since(began); d > 5*time.Second {
+				t.Errorf("it took %v", d)
+			}
+			holds(t, filepath.Join(leech.dir, "data"), data)
+			return
+		}
+	}
+	t.Error("get ended")
 }
 
 // IPv6 works as IPv4 does.
