@@ -289,19 +289,24 @@ func TestE11TurnsOfTakers(t *testing.T) {
 }
 
 // To a peer that is far away, alone, and has much to give, all connections are
-// opened at once; to one that is near, or one of several, a single one.
+// opened at once; to one that is near, or one of several, a single one, unless the
+// near one is alone and as fast as a core.
 func TestLines(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		rtt    time.Duration
 		size   int64
 		others int
+		rate   float64 // that was measured before
 		want   int
 	}{
-		{"far", 50 * time.Millisecond, lineMuch, 0, maxLines - 1},
-		{"near", time.Millisecond, lineMuch, 0, 0},
-		{"little", 50 * time.Millisecond, lineMuch / 2, 0, 0},
-		{"several", 50 * time.Millisecond, lineMuch, 1, 0},
+		{"far", 50 * time.Millisecond, lineMuch, 0, 0, maxLines - 1},
+		{"near", time.Millisecond, lineMuch, 0, nearLineRate, 0},
+		{"little", 50 * time.Millisecond, lineMuch / 2, 0, 0, 0},
+		{"several", 50 * time.Millisecond, lineMuch, 1, 0, 0},
+		{"near and fast", time.Millisecond, lineMuch, 0, nearLineRate + 1, maxNearLines - 1},
+		{"near and fast, little", time.Millisecond, lineMuch / 2, 0, nearLineRate + 1, 0},
+		{"near and fast, several", time.Millisecond, lineMuch, 1, nearLineRate + 1, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := stillLeech(t, c.size)
@@ -313,6 +318,7 @@ func TestLines(t *testing.T) {
 			more := make(chan struct{}, maxLines)
 			s := newSession(w.swarm, w.conn(far, true))
 			s.more = more
+			s.flow.samples[0] = c.rate
 			_, _, err := w.enter(s)
 			must(t, err)
 			must(t, s.HaveAll())
