@@ -312,12 +312,14 @@ func (g *getter) askManifest() error {
 	case <-g.ctx.Done():
 		return context.Cause(g.ctx)
 	}
-	m, err := manifest.Parse(a.text)
+	from, text := a.from, a.text
+	a = arrival{} // Parse has a copy, and needs the room of this one
+	m, err := manifest.Parse(text)
 	if err != nil {
 		return err
 	}
-	g.m, g.from = m, a.from
-	g.emit(Found{Manifest: m, From: a.from})
+	g.m, g.from = m, from
+	g.emit(Found{Manifest: m, From: from})
 	return nil
 }
 

@@ -116,6 +116,32 @@ func TestR01HostileMemory(t *testing.T) {
 	}
 }
 
+// The manifest that takes the most: as long as may be, with as many links as may be,
+// of names that do not fold byte by byte. The last one leads out of the share, so it is
+// refused when all the others have been looked at.
+func TestM08HugeManifestInLittleMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("parses 60 MB")
+	}
+	t.Parallel()
+	const num = 1_000_000
+	var b strings.Builder
+	fmt.Fprintf(&b, "shoal-manifest 1\nname links\ntop dir 0755 1700000000.000000000\ncutter fixed 131072\nsize 0\nentries %d\nchunks 0\n", num)
+	for i := range num {
+		target := "x"
+		if i == num-1 {
+			target = "../x"
+		}
+		fmt.Fprintf(&b, "link %s%07d\n> %s\n", strings.Repeat("Ä", 22), i, target)
+	}
+	ticket := newTextSeed(t).serve(t, b.String(), nil)
+	g := newCgroup(t, 256<<20)
+	msg, err := g.command(t, t.TempDir(), "get", "-q", ticket, "out").CombinedOutput()
+	if g.killed(t) != "0" || err == nil || !strings.Contains(string(msg), "leads out of the share") {
+		t.Errorf("%v, killed %s: %s", err, g.killed(t), msg)
+	}
+}
+
 // Ordinary work with sixteen peers needs less than 128 MiB, at either end.
 func TestR01OrdinaryMemory(t *testing.T) {
 	t.Parallel()
