@@ -360,7 +360,8 @@ const sourcePatience = 5 * time.Second
 
 // onlySources reports whether nobody named a peer.
 func (g *getter) onlySources() bool {
-	return g.m != nil && len(g.o.Addrs) == 0 && len(g.o.Sources)+len(g.m.Web()) > 0
+	m := g.sw.manifestNow()
+	return m != nil && len(g.o.Addrs) == 0 && len(g.o.Sources)+len(m.Web()) > 0
 }
 
 // askSources returns the manifest from the first source that has it, such as a

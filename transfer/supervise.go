@@ -60,7 +60,7 @@ func (g *getter) verdict(idle time.Duration, p Progress) error {
 	}
 	hopeless := g.o.Port == 0 && g.o.Discover == nil || g.onlySources() && idle > sourcePatience
 	if d.alive == 0 && p.Peers == 0 && hopeless {
-		return &NoPeerError{Timeout: g.o.Timeout, Reasons: d.reasons, Sources: g.onlySources(), NoList: g.m == nil && len(g.o.Sources) > 0}
+		return &NoPeerError{Timeout: g.o.Timeout, Reasons: d.reasons, Sources: g.onlySources(), NoList: g.sw.manifestNow() == nil && len(g.o.Sources) > 0}
 	}
 	reasons := append(d.reasons, g.sw.reasons()...)
 	nobodyElse := g.onlySources() && g.o.Port == 0 && g.o.Discover == nil
@@ -72,7 +72,7 @@ func (g *getter) verdict(idle time.Duration, p Progress) error {
 	case nobody && idle < g.o.Timeout, !nobody && idle < g.o.StallTimeout:
 		return nil
 	case nobody:
-		return &NoPeerError{Timeout: g.o.Timeout, Reasons: reasons, NoShare: d.noShare, NoList: g.m == nil && len(g.o.Sources) > 0}
+		return &NoPeerError{Timeout: g.o.Timeout, Reasons: reasons, NoShare: d.noShare, NoList: g.sw.manifestNow() == nil && len(g.o.Sources) > 0}
 	}
 	return &StalledError{Timeout: g.o.StallTimeout, Done: p.Done, Total: p.Total, Reasons: reasons}
 }
