@@ -152,7 +152,7 @@ func TestJSON(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "one", "tree", "large"), noise(99), 0o644))
 	run(6, "verify", "tree.shoal", "one/tree")
 	run(8, "get", ticket, "one", "--any-name")
-	run(0, "get", ticket, "one", "--any-name", "--plan")
+	run(8, "get", ticket, "one", "--any-name", "--plan")
 	run(9, "get", ticket, "one", "--any-name", "--skip")
 	run(0, "get", ticket, "one", "--any-name", "--rename")
 
