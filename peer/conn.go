@@ -22,7 +22,12 @@ const (
 	closeLimit = 500 * time.Millisecond
 	// byeLimit is the same, and two round trips, for a bye: nobody misses one that
 	// gets lost, and whoever is done does not want to wait for a peer that hangs.
-	byeLimit = 50 * time.Millisecond
+	byeLimit = 5 * time.Millisecond
+	// quietAfter is how long a peer that hangs has been silent at least. It gets
+	// quietLimit for a bye: nothing of it is on its way that would have to be read
+	// so that the bye arrives, and it does not close its side either.
+	quietAfter = time.Second
+	quietLimit = time.Millisecond
 
 	// maxDrain bounds what is read and thrown away meanwhile: more than is on
 	// its way in both systems' buffers.
@@ -250,6 +255,9 @@ func (c *Conn) Close(reason error) error {
 	limit := closeLimit
 	if reason == nil {
 		limit = min(limit, byeLimit+2*c.RTT())
+		if c.now()-c.lastIn.Load() > int64(quietAfter+2*c.RTT()) {
+			limit = quietLimit
+		}
 	}
 	c.bc.limit(time.Now().Add(limit))
 	c.lock <- struct{}{}

@@ -365,6 +365,35 @@ func TestContext(t *testing.T) {
 	})
 }
 
+// TestByeTakesLittle: whoever is done waits for a peer that does not hang up as
+// long as something of it may be on its way, and for one that has been silent not
+// even so long; the bye arrives all the same.
+func TestByeTakesLittle(t *testing.T) {
+	for silence, most := range map[time.Duration]time.Duration{
+		quietAfter / 2: byeLimit,
+		quietAfter * 2: quietLimit,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p, c, stop := admitted(t)
+			defer stop()
+			done := run(c, &testSeed{c: c})
+			io.WriteString(p.tc, "have all\n")
+			time.Sleep(silence)
+			heard := make(chan struct{})
+			go func() { p.play("< bye\n< {end}"); close(heard) }()
+			began := time.Now()
+			if err := c.Close(nil); err != nil {
+				t.Error(err)
+			}
+			(<-done).check(t, nil, 0, time.Hour)
+			if d := time.Since(began); d > most+2*c.RTT() || d < most {
+				t.Errorf("silent for %v: closed after %v, want %v", silence, d, most)
+			}
+			<-heard
+		})
+	}
+}
+
 // TestHandlerError: the reason goes to the peer, and out of Run.
 func TestHandlerError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
