@@ -58,3 +58,24 @@ func TestWritersWaitForTheFlush(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// What the end has to flush is little if one more barrier comes just before it, on
+// a line that takes a while for what is left, but not on one that needs it anyway.
+func TestNearlyDone(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		n    int64
+		d    time.Duration
+		rest int64
+		want bool
+	}{
+		{25 * mib, time.Second, 6 * mib, true},
+		{25 * mib, time.Second, 7 * mib, false},
+		{3 * mib, time.Second, 0, false},
+		{60 * mib, 100 * time.Millisecond, 151 * mib, false},
+	} {
+		if got := nearlyDone(c.n, c.d, c.rest); got != c.want {
+			t.Errorf("%d bytes in %v, %d to come: %v", c.n, c.d, c.rest, got)
+		}
+	}
+}

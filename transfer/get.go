@@ -36,6 +36,9 @@ type getter struct {
 	ctx  context.Context // ends with the first reason to stop; see STYLE: held for the run only
 	fail context.CancelCauseFunc
 
+	online context.Context // ends when no peer is needed any more, or with ctx
+	part   context.CancelFunc
+
 	m      *manifest.Manifest
 	from   string      // who sent it
 	asking atomic.Bool // sources are searched for it
@@ -47,6 +50,7 @@ type getter struct {
 	kept   int64
 	reuse  reusing
 
+	started   bool
 	preparing atomic.Bool // what is there already is looked at; nobody is waited for
 
 	out    atomic.Pointer[outlet] // of a stream
@@ -86,22 +90,23 @@ func newGetter(ctx context.Context, o GetOptions) (*getter, error) {
 	if g.m != nil {
 		g.o.Root = g.m.Root()
 	}
-	g.ctx, g.fail = context.WithCancelCause(ctx)
-	g.sw = newSwarm(g.o.Root, o.Network, o.Port, g.emit)
-	g.sw.limits, g.sw.peerMax = o.Limits.orNone(), orMax(o.MaxPeers)
-	g.dial = &dialler{sw: g.sw}
+	g.under(ctx)
 	o.Inspect.look(g.sw)
 	return g, nil
+}
+
+// under makes what a getter runs with until ctx ends.
+func (g *getter) under(ctx context.Context) {
+	g.ctx, g.fail = context.WithCancelCause(ctx)
+	g.online, g.part = context.WithCancel(g.ctx)
+	g.sw = newSwarm(g.o.Root, g.o.Network, g.o.Port, g.emit)
+	g.sw.limits, g.sw.peerMax = g.o.Limits.orNone(), orMax(g.o.MaxPeers)
+	g.dial = &dialler{sw: g.sw}
 }
 
 func (g *getter) run() (res *Result, err error) {
 	if err := g.known(); err != nil {
 		return nil, err
-	}
-	if g.m != nil { // all that can be refused is refused before anybody is called
-		if res, err := g.prepare(); res != nil || err != nil {
-			return res, err
-		}
 	}
 	defer func() {
 		g.stop()
@@ -112,6 +117,11 @@ func (g *getter) run() (res *Result, err error) {
 			err = errors.Join(err, g.origin.Close())
 		}
 	}()
+	if g.m != nil { // what can be refused is refused before anybody is called
+		if res, err := g.prepare(); res != nil || err != nil {
+			return res, err
+		}
+	}
 	g.start()
 	if g.m == nil {
 		if err := g.askManifest(); err != nil {
@@ -211,6 +221,9 @@ func (g *getter) prepare() (*Result, error) {
 		Replace: g.o.Update, KeepOld: g.o.KeepOld,
 		Warn: func(text string) { g.emit(Warning{Text: text}) },
 	}
+	if _, err := os.Lstat(final); errors.Is(err, fs.ErrNotExist) {
+		g.start() // peers are greeted while the disk flushes the first entries
+	}
 	g.store, err = openStore(g.ctx, dir, o)
 	switch {
 	case !errors.Is(err, store.ErrExists):
@@ -257,8 +270,12 @@ func (g *getter) size() int64 {
 	return g.m.Size()
 }
 
-// start begins to dial and to accept.
+// start begins to dial and to accept, once.
 func (g *getter) start() {
+	if g.started {
+		return
+	}
+	g.started = true
 	g.crew.Go(func() { g.sw.watch(g.ctx) })
 	g.crew.Go(g.supervise)
 	if g.o.Port > 0 {
@@ -269,12 +286,12 @@ func (g *getter) start() {
 			stop()
 		})
 	}
-	g.dial.follow(g.ctx)
+	g.dial.follow(g.online)
 	for _, a := range g.o.Addrs {
-		g.dial.add(g.ctx, a)
+		g.dial.add(g.online, a)
 	}
 	if g.o.Discover != nil {
-		g.crew.Go(func() { g.o.Discover(g.ctx, g.dial.learn) })
+		g.crew.Go(func() { g.o.Discover(g.online, g.dial.learn) })
 	}
 }
 
@@ -422,12 +439,13 @@ func (g *getter) barriers() {
 			return
 		case now := <-t.C:
 			g.sw.mu.Lock()
-			done, sealed := g.f.done, g.f.sealed
+			done, total, sealed := g.f.done, g.f.total, g.f.sealed
 			g.sw.mu.Unlock()
 			if sealed {
 				return
 			}
-			if done == last || (now.Sub(at) < barrierTime && done-last < barrierBytes) {
+			due := now.Sub(at) >= barrierTime || done-last >= barrierBytes
+			if done == last || !due && !nearlyDone(done-last, now.Sub(at), total-done) {
 				continue
 			}
 			began := time.Now()
@@ -443,9 +461,22 @@ func (g *getter) barriers() {
 	}
 }
 
+// nearlyDone reports whether the rest comes within a few ticks if the last n bytes
+// took d: a flush now leaves little for the one that the end has to wait for.
+func nearlyDone(n int64, d time.Duration, rest int64) bool {
+	const soon = 250 * time.Millisecond
+	return n >= 4<<20 && float64(rest)*d.Seconds() <= float64(n)*soon.Seconds()
+}
+
 // finish gives the share its final name.
 func (g *getter) finish() (*Result, error) {
 	g.emit(Finishing{})
+	if !g.o.Seed {
+		// A peer that hangs, or a slow one that is still sending what somebody else
+		// was faster with, has until everything is flushed to let us go.
+		g.part()
+		g.crew.Go(g.sw.closeAll)
+	}
 	if err := g.store.Finish(g.ctx); err != nil {
 		return nil, err
 	}

@@ -53,10 +53,7 @@ func Pack(ctx context.Context, o PackOptions) (res *PackResult, err error) {
 		g.o.StallTimeout = g.o.Timeout
 	}
 	g.o.Port = 0 // it serves nobody
-	g.ctx, g.fail = context.WithCancelCause(ctx)
-	g.sw = newSwarm(g.o.Root, g.o.Network, g.o.Port, g.emit)
-	g.sw.limits, g.sw.peerMax = g.o.Limits.orNone(), orMax(g.o.MaxPeers)
-	g.dial = &dialler{sw: g.sw}
+	g.under(ctx)
 	var w *pack.Writer
 	defer func() {
 		g.stop()

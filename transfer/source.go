@@ -350,7 +350,7 @@ func (g *getter) openSources() {
 		}
 	}
 	for _, src := range sources {
-		g.dial.addSource(g.ctx, src, g.m, sourceBudget/len(sources))
+		g.dial.addSource(g.online, src, g.m, sourceBudget/len(sources))
 	}
 }
 
