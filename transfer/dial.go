@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -214,6 +215,15 @@ type dialled struct {
 	noShare   bool // everyone who answered does not have the share
 }
 
+// unmetReason says why there is no connection to addr, and names addr once.
+func unmetReason(addr string, err error) string {
+	text := err.Error()
+	for _, said := range []string{"dial tcp " + addr + ": ", "join at " + addr + ": ", "connect: "} {
+		text = strings.TrimPrefix(text, said)
+	}
+	return addr + ": " + text
+}
+
 func (d *dialler) state() dialled {
 	here := d.sw.present()
 	d.mu.Lock()
@@ -241,7 +251,7 @@ func (d *dialler) state() dialled {
 			no++
 		}
 		if a.err != nil {
-			t.reasons = append(t.reasons, a.addr+": "+a.err.Error())
+			t.reasons = append(t.reasons, unmetReason(a.addr, a.err))
 		} else {
 			t.reasons = append(t.reasons, a.addr+": no answer yet")
 		}

@@ -348,6 +348,123 @@ func TestN09NoHairpin(t *testing.T) {
 	t.Error("get ended")
 }
 
+// A NAT router leads the hosts of a lanBridge out, as the box at home does: they all
+// have its public address there, whose port 7420 is that of the first host.
+const (
+	natPublic  = "203.0.113.5"
+	natOutside = "203.0.113.9"
+)
+
+// nat makes the bridge such a router. If hairpin, who calls the public address from
+// inside is led back in. It returns a host outside.
+func (l *lanBridge) nat(hairpin bool) *host {
+	l.t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		skip(l.t, "needs nft (nftables)")
+	}
+	l.run("ip", "-n", l.name, "addr", "add", "10.77.0.254/24", "dev", "bridge0")
+	for _, h := range l.hosts {
+		l.run("ip", "-n", h.ns, "route", "add", "default", "via", "10.77.0.254")
+	}
+	out := &host{l: l, ns: strings.TrimSuffix(l.name, "b") + "out", v4: natOutside, dir: l.t.TempDir()}
+	l.run("ip", "netns", "add", out.ns)
+	l.t.Cleanup(func() { l.run("ip", "netns", "del", out.ns) })
+	l.run("ip", "-n", out.ns, "link", "set", "lo", "up")
+	l.run("ip", "-n", l.name, "link", "add", "name", "wan0", "type", "veth", "peer", "name", "eth0", "netns", out.ns)
+	l.run("ip", "-n", l.name, "addr", "add", natPublic+"/24", "dev", "wan0")
+	l.run("ip", "-n", out.ns, "addr", "add", out.v4+"/24", "dev", "eth0")
+	l.run("ip", "-n", l.name, "link", "set", "wan0", "up")
+	l.run("ip", "-n", out.ns, "link", "set", "eth0", "up")
+	l.run("ip", "netns", "exec", l.name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	from, back := `iifname "wan0"`, "" // else the public address is the router itself, seen from inside
+	if hairpin {
+		from, back = "", "ip saddr 10.77.0.0/24 ip daddr 10.77.0.0/24 masquerade"
+	}
+	rules := filepath.Join(l.t.TempDir(), "rules")
+	must(l.t, os.WriteFile(rules, fmt.Appendf(nil, `table ip nat {
+	chain in {
+		type nat hook prerouting priority -100;
+		%s ip daddr %s tcp dport 7420 dnat to %s
+	}
+	chain out {
+		type nat hook postrouting priority 100;
+		oifname "wan0" masquerade
+		%s
+	}
+}
+`, from, natPublic, l.hosts[0].v4, back), 0o600))
+	l.run("ip", "netns", "exec", l.name, "nft", "-f", rules)
+	return out
+}
+
+// N09: through a real NAT, with a ticket that has the public address and the one
+// inside. From outside and, where the router leads back in, from inside the public
+// one works; where it does not, it alone is named with its reason, and holds nothing
+// up beside the other.
+func TestN09NAT(t *testing.T) {
+	t.Parallel()
+	const public = natPublic + ":7420"
+	for _, hairpin := range []bool{true, false} {
+		t.Run(fmt.Sprintf("hairpin %v", hairpin), func(t *testing.T) {
+			t.Parallel()
+			l := newLAN(t)
+			seed, inside := l.host("200mbit", "200mbit"), l.host("200mbit", "200mbit")
+			outside := l.nat(hairpin)
+			data, _ := shareFile(t, seed.dir, 4<<20)
+			e := seed.start("share", "--json", "--quiet", "--no-lan", "--listen", ":7420", "--advertise", public, "--advertise", seed.v4+":7420", filepath.Join(seed.dir, "data")).wait("ticket")
+			if e == nil {
+				t.Fatal("share ended")
+			}
+			for _, h := range []*host{outside, inside} {
+				began := time.Now()
+				if e := h.get("--no-lan", e["ticket"].(string), h.dir); e != nil {
+					holds(t, filepath.Join(h.dir, "data"), data)
+				}
+				if d := time.Since(began); d > 5*time.Second {
+					t.Errorf("%s took %v", h.v4, d)
+				}
+			}
+			cmd := exec.CommandContext(t.Context(), "ip", "netns", "exec", inside.ns, "shoal", "get", filepath.Join(seed.dir, "data.shoal"), t.TempDir(), "-q", "--no-lan", "--peer", public, "--timeout", "3s")
+			cmd.Env = append(os.Environ(), "SHOAL_HOME="+filepath.Join(t.TempDir(), ".home"))
+			out, err := cmd.CombinedOutput()
+			if hairpin && err != nil {
+				t.Errorf("through the router and back: %v, %s", err, out)
+			}
+			if !hairpin && (cmd.ProcessState.ExitCode() != codeNoPeer || !strings.Contains(string(out), public+": connection refused") || strings.Count(string(out), "\n") != 1) {
+				t.Errorf("code %d, %q", cmd.ProcessState.ExitCode(), out)
+			}
+		})
+	}
+}
+
+// A peer inside learns of one outside by a hint, and reaches it through the NAT.
+func TestHintThroughNAT(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	seed, inside := l.host("20mbit", "200mbit"), l.host("200mbit", "200mbit")
+	outside := l.nat(false)
+	data, _ := shareFile(t, seed.dir, 8<<20)
+	e := seed.start("share", "--json", "--quiet", "--no-lan", "--listen", ":7420", "--advertise", natPublic+":7420", "--advertise", seed.v4+":7420", filepath.Join(seed.dir, "data")).wait("ticket")
+	if e == nil {
+		t.Fatal("share ended")
+	}
+	ticket := e["ticket"].(string)
+	if outside.get("--no-lan", "--seed", "--listen", ":7421", ticket, outside.dir) == nil {
+		t.Fatal("nothing got out")
+	}
+	e = inside.get("--no-lan", ticket, inside.dir)
+	if e == nil {
+		return
+	}
+	holds(t, filepath.Join(inside.dir, "data"), data)
+	for _, p := range e["peers"].([]any) {
+		if p := p.(map[string]any); p["addr"] == natOutside+":7421" && p["used"].(float64) > 1<<20 {
+			return
+		}
+	}
+	t.Errorf("nothing came from outside: %v", e["peers"])
+}
+
 // IPv6 works as IPv4 does.
 func TestNetworkIPv6(t *testing.T) {
 	l := newLAN(t)
