@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-p2p/shoal/chunk"
 )
 
 // A dialLog is a network that notes when it is dialled.
@@ -56,4 +58,58 @@ func TestN01Backoff(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An address that has not answered for long is tried at once when the last peer that
+// gave something has left.
+func TestN01DialsWhenAlone(t *testing.T) {
+	m := zeroShare(t, 16<<20)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &simulation{net: newMemNet(), m: m}
+		s.serve(ctx, 12.5e6)
+		s.seed.node.setDeaf(true)
+		slow := s.node(100e3, 100e3, 5*time.Millisecond)
+		there, leave := context.WithCancel(ctx)
+		stop := slow.Accept(m.Root(), func(c Conn) {
+			if c.SendHaveAll() == nil {
+				_ = c.Run(there, &sleeper{c: c, m: m, left: m.NumChunks()})
+			}
+		})
+		left := make(chan time.Time, 1)
+		sw := newSwarm(m.Root(), s.node(12.5e6, 12.5e6, 5*time.Millisecond), 0, func(e Event) {
+			if _, ok := e.(PeerDown); ok {
+				select {
+				case left <- time.Now():
+				default: // the first counts
+				}
+			}
+		})
+		d := &dialler{sw: sw}
+		done := make(chan struct{})
+		f := &fetch{failed: func(err error) { t.Error(err) }, complete: func() { close(done) }}
+		s.wg.Go(func() { sw.watch(ctx) })
+		d.add(ctx, s.seed.node.addr)
+		d.add(ctx, slow.addr)
+		sw.fetchInto(m, zeros{}, nil, chunk.NewBitfield(m.NumChunks()), f)
+		s.wg.Go(sw.work)
+		time.Sleep(time.Minute)
+		s.seed.node.setDeaf(false)
+		leave()
+		began := <-left // what is on its way comes first
+		<-done
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		cancel()
+		stop()
+		sw.closeAll()
+		s.seed.sw.closeAll()
+		d.wait()
+		sw.drained()
+		close(f.results)
+		s.seed.node.calls.Wait()
+		slow.calls.Wait()
+		s.wg.Wait()
+	})
 }

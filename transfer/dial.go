@@ -126,7 +126,7 @@ func (d *dialler) wait() { d.wg.Wait() }
 func (d *dialler) keep(ctx context.Context, a *address) {
 	backoff, tries := firstBackoff, 0
 	for ctx.Err() == nil {
-		began := time.Now()
+		began, lonely := time.Now(), d.sw.whenLonely()
 		useful, again := d.once(ctx, a)
 		if tries++; useful || time.Since(began) > time.Minute {
 			backoff, tries = firstBackoff, 0
@@ -146,6 +146,12 @@ func (d *dialler) keep(ctx context.Context, a *address) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
+		case <-lonely: // also if that was while it was dialled
+			backoff, tries = firstBackoff, 0
+			select { // not all at once
+			case <-ctx.Done():
+			case <-time.After(rand.N(firstBackoff)):
+			}
 		}
 	}
 }

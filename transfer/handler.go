@@ -235,7 +235,10 @@ func (s *session) Manifest(size int64) error {
 func (s *session) Segment(i, off, n int) ([]byte, error) {
 	// Outside every lock: this peer waits, and so, by the line between us, does
 	// its sending.
-	if err := s.sw.limits.down.wait(n, s.sw.stop); err != nil {
+	s.sw.held.Add(1)
+	err := s.sw.limits.down.wait(n, s.sw.stop)
+	s.sw.held.Add(-1)
+	if err != nil {
 		return nil, err
 	}
 	if i < 0 {

@@ -123,6 +123,21 @@ func TestLimitUp(t *testing.T) {
 	}
 }
 
+// Who lets little pass waits for nobody: the bytes are there.
+func TestLimitIsNoWait(t *testing.T) {
+	down := &Limits{}
+	limited(t, 1, 1, new(Limits), down, func(_, l []limitSide) {
+		down.Set(0, 16<<10)
+		time.Sleep(10 * time.Second)
+		for range 300 {
+			time.Sleep(200 * time.Millisecond)
+			if _, idle := l[0].sw.progress(time.Time{}, time.Now()); idle > time.Second {
+				t.Fatalf("nothing came for %v", idle)
+			}
+		}
+	})
+}
+
 // A leech with four seeds keeps its limit over all of them together.
 func TestLimitDown(t *testing.T) {
 	for _, rate := range []int64{64 << 10, 2 << 20} {

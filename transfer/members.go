@@ -88,7 +88,7 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 	now := time.Now()
 	s.since = now
 	st.Addr = s.conn.RemoteAddr()
-	s.stats = st
+	s.stats, s.used = st, st.Used
 	switch {
 	case sw.closing:
 		return nil, nil, errStopping
@@ -206,6 +206,14 @@ func (sw *swarm) forgetPeer() {
 	}
 }
 
+// whenLonely returns what is closed when somebody who gave leaves and nobody else
+// gives: all addresses are worth another try.
+func (sw *swarm) whenLonely() <-chan struct{} {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return sw.lonely
+}
+
 // leave takes s out and gives back what it was asked for.
 func (sw *swarm) leave(s *session) (banned bool) {
 	sw.mu.Lock()
@@ -225,6 +233,10 @@ func (sw *swarm) leave(s *session) (banned bool) {
 	} else if f := sw.get; f != nil {
 		s.release(true)
 		sw.refillAll()
+		if f.inflight == 0 && s.stats.Used > s.used {
+			close(sw.lonely)
+			sw.lonely = make(chan struct{})
+		}
 	}
 	return s.stats.Banned
 }

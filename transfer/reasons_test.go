@@ -3,6 +3,7 @@ package transfer
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 // What is told of a wait says nothing of other addresses of a peer that is
@@ -26,4 +27,29 @@ func TestReasonsOfOtherAddresses(t *testing.T) {
 	if st.connected != 1 || st.alive != 3 {
 		t.Errorf("%d connected, %d alive", st.connected, st.alive)
 	}
+}
+
+// How long a get waits depends on what it waits for.
+func TestPatience(t *testing.T) {
+	w := newStill()
+	g := &getter{sw: w.swarm, dial: &dialler{sw: w.swarm}, o: GetOptions{Timeout: time.Minute, StallTimeout: time.Hour, Network: w.net.node(), Port: 7420}}
+	is := func(what string, want time.Duration) {
+		t.Helper()
+		if got := g.patience(Progress{Peers: len(w.sessions)}); got != want {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	is("nobody came yet", time.Minute)
+	s := newSession(w.swarm, w.conn(w.net.node(), false))
+	if _, _, err := w.enter(s); err != nil {
+		t.Fatal(err)
+	}
+	is("somebody is there", time.Hour)
+	s.refused = 1
+	is("and has refused what is missing", refusedPatience)
+	g.dial.addrs = []*address{{addr: "198.51.100.1:7420"}}
+	is("but another may come", time.Hour)
+	g.dial.addrs = nil
+	g.o.StallTimeout = time.Second
+	is("less was asked for", time.Second)
 }

@@ -48,6 +48,7 @@ type session struct {
 	broken   error     // a mistake that showed late; the writer ends the session
 	overdue  bool      // its requests were late and are free for others
 	refused  int       // chunks that it said are gone
+	used     int64     // stats.Used when it was let in
 	wrong    int       // chunks of a source that were not right
 	numMore  int       // how many more connections were asked for,
 	lastMore time.Time // the last of them then

@@ -31,14 +31,15 @@ func (g *getter) supervise() {
 				waiting = false
 				continue
 			}
-			if err := g.verdict(idle, p); err != nil {
+			limit := g.patience(p)
+			if err := g.verdict(idle, limit, p); err != nil {
 				g.fail(err)
 				return
 			}
 			reasons := append(g.dial.state().reasons, g.sw.reasons()...)
 			if !waiting || !slices.Equal(reasons, said) {
 				waiting, said = true, reasons
-				g.emit(Waiting{Since: now.Add(-idle), Reasons: reasons})
+				g.emit(Waiting{Since: now.Add(-idle), GivesUp: now.Add(limit - idle), Reasons: reasons})
 			}
 		}
 	}
@@ -48,9 +49,22 @@ func (g *getter) supervise() {
 // is still missing.
 const refusedPatience = 10 * time.Second
 
+// patience returns for how long nothing may come as things are.
+func (g *getter) patience(p Progress) time.Duration {
+	if p.Peers == 0 && g.sw.nobodyEver() {
+		return g.o.Timeout
+	}
+	d := g.dial.state()
+	nobodyElse := g.onlySources() && g.o.Port == 0 && g.o.Discover == nil
+	if d.connected == d.alive && g.sw.refusedByAll(nobodyElse) {
+		return min(refusedPatience, g.o.StallTimeout)
+	}
+	return g.o.StallTimeout
+}
+
 // verdict returns the error that ends a get in which nothing has come for a
-// while, or nil if it is worth waiting on.
-func (g *getter) verdict(idle time.Duration, p Progress) error {
+// while, or nil if it is worth waiting on until limit.
+func (g *getter) verdict(idle, limit time.Duration, p Progress) error {
 	if g.asking.Load() {
 		return nil // the manifest may be in what is being read
 	}
@@ -63,18 +77,13 @@ func (g *getter) verdict(idle time.Duration, p Progress) error {
 		return &NoPeerError{Timeout: g.o.Timeout, Reasons: d.reasons, Sources: g.onlySources(), NoList: g.sw.manifestNow() == nil && len(g.o.Sources) > 0}
 	}
 	reasons := append(d.reasons, g.sw.reasons()...)
-	nobodyElse := g.onlySources() && g.o.Port == 0 && g.o.Discover == nil
-	if idle > refusedPatience && d.connected == d.alive && g.sw.refusedByAll(nobodyElse) {
-		return &StalledError{Timeout: idle.Round(time.Second), Done: p.Done, Total: p.Total, Reasons: reasons}
-	}
-	nobody := p.Peers == 0 && g.sw.nobodyEver()
 	switch {
-	case nobody && idle < g.o.Timeout, !nobody && idle < g.o.StallTimeout:
+	case idle < limit:
 		return nil
-	case nobody:
+	case p.Peers == 0 && g.sw.nobodyEver():
 		return &NoPeerError{Timeout: g.o.Timeout, Reasons: reasons, NoShare: d.noShare, NoList: g.sw.manifestNow() == nil && len(g.o.Sources) > 0}
 	}
-	return &StalledError{Timeout: g.o.StallTimeout, Done: p.Done, Total: p.Total, Reasons: reasons}
+	return &StalledError{Timeout: limit, Done: p.Done, Total: p.Total, Reasons: reasons}
 }
 
 // A speedometer gives the rate of the last three seconds.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-p2p/shoal/chunk"
@@ -68,6 +69,8 @@ type swarm struct {
 	warned   map[string]bool    // what the user was told already
 	closing  bool
 	stop     chan struct{} // closed when closing is set
+	lonely   chan struct{} // closed, and made anew, when somebody who gave leaves and nobody else gives
+	held     atomic.Int32  // sessions whose bytes wait for our own limit
 
 	learn     func(addr string) // takes a hint; nil if we dial nobody
 	listeners int               // how often a peer said where it accepts connections
@@ -141,6 +144,7 @@ func newSwarm(key chunk.Hash, network Network, port int, emit func(Event)) *swar
 		peers:     make(map[[32]byte]*PeerStats),
 		rnd:       rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		stop:      make(chan struct{}),
+		lonely:    make(chan struct{}),
 		manifests: make(chan arrival, 1),
 	}
 }
@@ -366,7 +370,7 @@ func (sw *swarm) reasons() []string {
 		case s.refused > 0:
 			rs = append(rs, fmt.Sprintf("%s: refused %s; its files have changed", s.conn.RemoteAddr(), numText(s.refused)))
 		case len(s.queue) == 0:
-			rs = append(rs, fmt.Sprintf("%s: has nothing of what is missing (%s)", s.conn.RemoteAddr(), numText(sw.get.want.Count())))
+			rs = append(rs, fmt.Sprintf("%s: offers nothing of what is missing (%s)", s.conn.RemoteAddr(), numText(sw.get.want.Count())))
 		default:
 			rs = append(rs, fmt.Sprintf("%s: asked for %s, sends nothing", s.conn.RemoteAddr(), numText(len(s.queue))))
 		}
@@ -407,6 +411,9 @@ func (sw *swarm) progress(began, now time.Time) (p Progress, idle time.Duration)
 	p.Done, p.Total = f.done, f.total
 	if f.sealed {
 		return p, -1
+	}
+	if sw.held.Load() > 0 {
+		f.lastByte = now // they came; it is we who hold them up
 	}
 	return p, now.Sub(f.lastByte)
 }

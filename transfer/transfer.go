@@ -139,10 +139,11 @@ type (
 		Banned bool // it sent wrong bytes and is not asked again
 	}
 	// Waiting reports that nothing can be fetched now, and why, address by
-	// address. It comes again when the reasons change.
+	// address. It comes again when the reasons change. Unless something comes, the
+	// get ends at GivesUp.
 	Waiting struct {
-		Since   time.Time
-		Reasons []string
+		Since, GivesUp time.Time
+		Reasons        []string
 	}
 	// Skipped reports something in the tree that is not shared.
 	Skipped struct{ Path, Why string }

@@ -69,7 +69,7 @@ func TestEachExitCode(t *testing.T) {
 			}
 			return shoal(t, dir, "get", e["ticket"].(string), "out", "-q", "--skip", "--timeout", "1m")
 		}},
-		{10, "stalled", "has nothing of what is missing", func(t *testing.T, dir string) (int, string) {
+		{10, "stalled", "offers nothing of what is missing", func(t *testing.T, dir string) (int, string) {
 			return shoal(t, dir, "get", "data.shoal", "out", "-q", "--peer", halfSeed(t, dir), "--stall-timeout", "1s")
 		}},
 		{11, "already running", "already being fetched by", func(t *testing.T, dir string) (int, string) {

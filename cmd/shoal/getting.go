@@ -27,7 +27,6 @@ type getting struct {
 	started     time.Time
 	done, total int64
 	shown       time.Time // when a line was last printed
-	met         bool      // a peer was connected
 	waits       waitings
 	peers       present
 	jsonAt      time.Time
@@ -90,7 +89,6 @@ func (g *getting) event(e transfer.Event) {
 	case transfer.Progress:
 		g.progress(e)
 	case transfer.PeerUp:
-		g.met = true
 		g.peers.up(e.ID, e.Addr)
 		a.debugf("%s is connected", e.Addr)
 		g.emit("peer_up", map[string]any{"addr": e.Addr})
@@ -111,11 +109,7 @@ func (g *getting) event(e transfer.Event) {
 	case transfer.Waiting:
 		g.emit("waiting", map[string]any{"reasons": append([]string{}, e.Reasons...)})
 		if text := g.waits.text(e.Reasons, len(g.peers.by), len(g.o.Addrs) > 0 || g.o.Discover == nil); text != "" {
-			patience := g.o.Timeout
-			if g.met && g.o.StallTimeout > 0 {
-				patience = g.o.StallTimeout
-			}
-			a.sayf("%s (giving up in %s)", text, durationText(max(0, patience-time.Since(e.Since))))
+			a.sayf("%s (giving up in %s)", text, durationText(max(0, time.Until(e.GivesUp))))
 		}
 	case transfer.Skipped:
 		a.warnf("skipped %q: %s", e.Path, e.Why)
