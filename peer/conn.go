@@ -23,6 +23,9 @@ const (
 	// byeLimit is the same, and two round trips, for a bye: nobody misses one that
 	// gets lost, and whoever is done does not want to wait for a peer that hangs.
 	byeLimit = 5 * time.Millisecond
+	// servedLimit is the same for a peer to which data went within quietAfter: it has
+	// to read that before it sees the bye.
+	servedLimit = 50 * time.Millisecond
 	// quietAfter is how long a peer that hangs has been silent at least. It gets
 	// quietLimit for a bye: nothing of it is on its way that would have to be read
 	// so that the bye arrives, and it does not close its side either.
@@ -96,6 +99,7 @@ type Conn struct {
 	pinged   atomic.Int64  // when the last ping was sent, ns since epoch; 0: answered
 	pingNum  atomic.Int64  // its number
 	lastIn   atomic.Int64  // ns since epoch of the last line or body
+	lastData atomic.Int64  // the same of what SendData sent; 0: nothing
 	lastOut  atomic.Int64  // the same of the last Flush
 	answer   atomic.Int64  // ping to be answered; -1 none
 	kick     chan struct{} // wakes the keeper to answer a ping
@@ -254,9 +258,14 @@ func (c *Conn) Close(reason error) error {
 	// From here on nothing waits longer, not even a writer that holds the lock.
 	limit := closeLimit
 	if reason == nil {
-		limit = min(limit, byeLimit+2*c.RTT())
-		if c.now()-c.lastIn.Load() > int64(quietAfter+2*c.RTT()) {
+		now, quiet := c.now(), int64(quietAfter+2*c.RTT())
+		switch data := c.lastData.Load(); {
+		case data > 0 && now-data < quiet:
+			limit = min(limit, servedLimit+2*c.RTT())
+		case now-c.lastIn.Load() > quiet:
 			limit = quietLimit
+		default:
+			limit = min(limit, byeLimit+2*c.RTT())
 		}
 	}
 	c.bc.limit(time.Now().Add(limit))

@@ -292,7 +292,9 @@ func (c *Conn) SendData(i, off int, p []byte) error {
 	if _, err := c.tc.Write(p); err != nil {
 		return c.fail(err)
 	}
-	c.lastOut.Store(c.now())
+	now := c.now()
+	c.lastOut.Store(now)
+	c.lastData.Store(max(now, 1))
 	c.sent.Add(int64(len(p)))
 	return nil
 }

@@ -366,18 +366,28 @@ func TestContext(t *testing.T) {
 }
 
 // TestByeTakesLittle: whoever is done waits for a peer that does not hang up as
-// long as something of it may be on its way, and for one that has been silent not
-// even so long; the bye arrives all the same.
+// long as something of it may be on its way, for one that has been silent not even so
+// long, and longest for one that was sent data; the bye arrives all the same.
 func TestByeTakesLittle(t *testing.T) {
-	for silence, most := range map[time.Duration]time.Duration{
-		quietAfter / 2: byeLimit,
-		quietAfter * 2: quietLimit,
+	for _, tt := range []struct {
+		serve   bool
+		silence time.Duration
+		most    time.Duration
+	}{
+		{false, quietAfter / 2, byeLimit},
+		{false, quietAfter * 2, quietLimit},
+		{true, quietAfter / 2, servedLimit},
+		{true, quietAfter * 2, quietLimit},
 	} {
+		silence, most := tt.silence, tt.most
 		synctest.Test(t, func(t *testing.T) {
 			p, c, stop := admitted(t)
 			defer stop()
 			done := run(c, &testSeed{c: c})
 			io.WriteString(p.tc, "have all\n")
+			if tt.serve {
+				c.lastData.Store(max(c.now(), 1))
+			}
 			time.Sleep(silence)
 			heard := make(chan struct{})
 			go func() { p.play("< bye\n< {end}"); close(heard) }()

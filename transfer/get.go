@@ -50,7 +50,6 @@ type getter struct {
 	kept   int64
 	reuse  reusing
 
-	started   bool
 	preparing atomic.Bool // what is there already is looked at; nobody is waited for
 
 	out    atomic.Pointer[outlet] // of a stream
@@ -108,6 +107,11 @@ func (g *getter) run() (res *Result, err error) {
 	if err := g.known(); err != nil {
 		return nil, err
 	}
+	if g.m != nil { // all that can be refused is refused before anybody is called
+		if res, err := g.prepare(); res != nil || err != nil {
+			return res, err
+		}
+	}
 	defer func() {
 		g.stop()
 		if g.store != nil {
@@ -117,11 +121,6 @@ func (g *getter) run() (res *Result, err error) {
 			err = errors.Join(err, g.origin.Close())
 		}
 	}()
-	if g.m != nil { // what can be refused is refused before anybody is called
-		if res, err := g.prepare(); res != nil || err != nil {
-			return res, err
-		}
-	}
 	g.start()
 	if g.m == nil {
 		if err := g.askManifest(); err != nil {
@@ -221,9 +220,6 @@ func (g *getter) prepare() (*Result, error) {
 		Replace: g.o.Update, KeepOld: g.o.KeepOld,
 		Warn: func(text string) { g.emit(Warning{Text: text}) },
 	}
-	if _, err := os.Lstat(final); errors.Is(err, fs.ErrNotExist) {
-		g.start() // peers are greeted while the disk flushes the first entries
-	}
 	g.store, err = openStore(g.ctx, dir, o)
 	switch {
 	case !errors.Is(err, store.ErrExists):
@@ -270,16 +266,13 @@ func (g *getter) size() int64 {
 	return g.m.Size()
 }
 
-// start begins to dial and to accept, once.
+// start begins to dial and to accept.
 func (g *getter) start() {
-	if g.started {
-		return
-	}
-	g.started = true
+	g.sw.known = g.m != nil
 	g.crew.Go(func() { g.sw.watch(g.ctx) })
 	g.crew.Go(g.supervise)
 	if g.o.Port > 0 {
-		stop := g.o.Network.Accept(g.o.Root, func(c Conn) { _ = g.sw.join(g.ctx, c, nil) })
+		stop := g.o.Network.Accept(g.o.Root, func(c Conn) { _ = g.sw.join(g.online, c, nil) })
 		g.crew.Go(func() {
 			<-g.ctx.Done()
 			g.sw.closeAll()

@@ -316,6 +316,7 @@ func (s *session) Received(i, off, n int) error {
 		done := s.manGot == s.manSize
 		if done {
 			s.manAsked, s.manGot, s.manSize = false, 0, 0
+			s.sw.known = s.sw.known || s.man != nil // until it turns out to be another
 		}
 		s.sw.mu.Unlock()
 		if !done || s.man == nil {

@@ -77,6 +77,9 @@ func (sw *swarm) hold(ctx context.Context, s *session) error {
 func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
+	if sw.closing {
+		return nil, nil, errStopping
+	}
 	id := s.conn.ID()
 	st := sw.peers[id]
 	if st == nil {
@@ -89,10 +92,7 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 	s.since = now
 	st.Addr = s.conn.RemoteAddr()
 	s.stats, s.used = st, st.Used
-	switch {
-	case sw.closing:
-		return nil, nil, errStopping
-	case st.Banned, !s.conn.Dialled() && sw.badHosts[addrOf(s.conn.RemoteAddr())] >= maxBadOfHost:
+	if st.Banned || !s.conn.Dialled() && sw.badHosts[addrOf(s.conn.RemoteAddr())] >= maxBadOfHost {
 		return nil, nil, errBanned
 	}
 	why = errDouble
@@ -252,7 +252,7 @@ const (
 // askManifest asks the next peer for the manifest, if it is time to. Called
 // with mu held.
 func (sw *swarm) askManifest(now time.Time) {
-	if sw.m != nil {
+	if sw.m != nil || sw.known {
 		return
 	}
 	var asked []*session
@@ -292,7 +292,7 @@ func (sw *swarm) arrived(s *session, text []byte) error {
 	if chunk.Sum(text) != sw.key {
 		sw.ban(s, -1, len(text))
 		sw.mu.Lock()
-		sw.manAsked = time.Time{}
+		sw.manAsked, sw.known = time.Time{}, false
 		sw.askManifest(time.Now())
 		sw.mu.Unlock()
 		return &CorruptError{Index: -1}

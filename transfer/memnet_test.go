@@ -37,7 +37,8 @@ type memNode struct {
 	blank bool                              // payload is not copied: all is zeros
 	log   *askLog                           // of what the node asks for; nil: none
 
-	control, payload atomic.Int64 // bytes sent
+	control, payload atomic.Int64 // bytes sent,
+	texts            atomic.Int64 // and of those of manifests
 	lines            atomic.Int64
 
 	mu     sync.Mutex
@@ -277,6 +278,9 @@ func (c *memConn) SendListen(port int) error {
 }
 
 func (c *memConn) SendData(i, off int, p []byte) error {
+	if i < 0 {
+		c.us.texts.Add(int64(len(p)))
+	}
 	if c.us.twist != nil && i >= 0 {
 		p = c.us.twist(i, off, slices.Clone(p))
 	}

@@ -21,8 +21,9 @@ func (g *getter) supervise() {
 			if g.out.Load().waiting() {
 				g.sw.touch(now)
 			}
+			preparing := g.preparing.Load() // before the look at how long nothing came
 			p, idle := g.sw.progress(g.began, now)
-			if idle < 0 || g.preparing.Load() || g.reuse.running.Load() { // what is left is up to the disk
+			if idle < 0 || preparing || g.reuse.running.Load() { // what is left is up to the disk
 				continue
 			}
 			p.Rate = rate.note(p.Done, now)

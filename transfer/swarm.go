@@ -54,6 +54,7 @@ type swarm struct {
 	m        *manifest.Manifest // nil until known
 	content  content            // nil until m is known
 	have     *chunk.Bitfield    // chunks that we offer
+	known    bool               // the manifest is known, if not yet here: nobody is asked for it
 	manAsked time.Time          // when a peer was last asked for it
 	news     []int32            // chunks that we came to offer, oldest first
 	sent     meter              // what all were sent,

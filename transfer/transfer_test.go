@@ -113,6 +113,35 @@ func options(n *memNet, dir string, seeds ...*seed) GetOptions {
 	return o
 }
 
+// Nobody is asked for a manifest that is known already, and one peer only for one
+// that is not, also while the store is made.
+func TestManifestIsAskedOnce(t *testing.T) {
+	n, tree := newMemNet(), writeTree(t)
+	var seeds []*seed
+	sent := func() (bytes int64) {
+		for _, s := range seeds {
+			bytes += s.node.texts.Load()
+		}
+		return bytes
+	}
+	for range 6 {
+		seeds = append(seeds, serveTree(t, n, tree))
+	}
+	m := seeds[0].Manifest()
+	for k := range 6 {
+		o, copies := options(n, t.TempDir(), seeds...), int64(1)
+		if k%2 == 1 {
+			o.Manifest, copies = m, 0
+		}
+		before := sent()
+		_, err := Get(t.Context(), o)
+		must(t, err)
+		if got := sent() - before; got != copies*int64(len(m.Text())) {
+			t.Errorf("%d bytes of a manifest of %d were sent, want it %d times", got, len(m.Text()), copies)
+		}
+	}
+}
+
 func TestGetFromSeveral(t *testing.T) {
 	n, tree, dir := newMemNet(), writeTree(t), t.TempDir()
 	seeds := []*seed{serveTree(t, n, tree), serveTree(t, n, tree), serveTree(t, n, tree)}

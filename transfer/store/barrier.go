@@ -16,7 +16,7 @@ func (s *Store) Barrier() error {
 	s.jmu.Lock()
 	covers, failed := s.seq, s.failed
 	s.jmu.Unlock()
-	if failed != nil {
+	if failed != nil || s.journal == nil { // the end was faster
 		return failed
 	}
 	if err := s.flush(); err != nil {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/shoal-p2p/shoal/chunk/crew"
 	"github.com/shoal-p2p/shoal/manifest"
 )
 
@@ -27,15 +26,10 @@ func (s *Store) Finish(ctx context.Context) error {
 	if err := s.settleAll(ctx); err != nil {
 		return err
 	}
-	// The names are looked at while the disk works: both take long for many files.
-	var flushing crew.Crew
-	var flushed error
-	flushing.Go(func() { flushed = s.flushAll() })
-	redone, err := s.checkNames()
-	flushing.Wait()
-	if flushed != nil {
-		return flushed
+	if err := s.flushAll(); err != nil {
+		return err
 	}
+	redone, err := s.checkNames()
 	if err == nil && redone {
 		err = s.flushAll()
 	}

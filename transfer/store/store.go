@@ -69,7 +69,7 @@ type Store struct {
 	rec     [recordLen]byte
 	failed  error // a flush failed: nothing that is written now would be believed
 
-	bmu sync.Mutex // held by Barrier: a second must not overtake the first
+	bmu sync.Mutex // held by Barrier: a second must not overtake the first, nor the end
 
 	fmu     sync.Mutex // guards the open files and what is dirty, never held over I/O
 	files   map[int]*handle

@@ -182,6 +182,16 @@ func TestResumeOnRealDisk(t *testing.T) {
 	must(t, s.fill(t, st))
 }
 
+// A barrier that begins when the share was finished already has nothing to do.
+func TestBarrierAfterTheEnd(t *testing.T) {
+	s, d := newShare(t), memdisk.New()
+	st, err := s.open(d)
+	must(t, err)
+	must(t, s.fill(t, st))
+	must(t, st.Barrier())
+	s.finished(t, d)
+}
+
 // Files whose chunk was written, but not recorded, are kept by their hash; they
 // have neither mode nor time yet.
 func TestRehashedFilesGetModeAndTime(t *testing.T) {

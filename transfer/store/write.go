@@ -224,6 +224,8 @@ func (s *Store) unuse(h *handle) {
 }
 
 func (s *Store) closeFiles() {
+	s.bmu.Lock()
+	defer s.bmu.Unlock()
 	s.fmu.Lock()
 	defer s.fmu.Unlock()
 	for e, h := range s.files {
