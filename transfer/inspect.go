@@ -44,23 +44,43 @@ type Snapshot struct {
 	Workers            int
 	Hash, Write, Flush time.Duration
 
-	Peers []PeerNow // connections
+	Peers []PeerNow // everyone who was ever connected, in order of arrival
 }
 
-// PeerNow is one connection, as of now.
+// PeerNow is one peer, as of now. All but the counters is zero once it has gone.
 type PeerNow struct {
-	Addr     string
-	Source   bool // a web server, a bucket or a folder
+	PeerStats
 	Dialled  bool // we have called it, and not it us
 	Seed     bool // it has everything
 	RTT      time.Duration
-	Rate     float64 // bytes/s that it lately gave us,
-	OutRate  float64 // and we gave it
-	InFlight int     // bytes that it was asked for and that did not come yet
-	Refused  int     // chunks that it would not give
+	InFlight int // bytes that it was asked for and that did not come yet
+	Refused  int // chunks that it would not give
+}
 
-	// Of all connections to it, since the start.
-	Received, Used, Sent int64
+// PeerSince is one peer, and the bytes that passed between two snapshots.
+type PeerSince struct {
+	PeerNow
+	Gave, Took int64 // to us and from us
+}
+
+// Since returns the peers of s that are connected, and those that gave or took
+// something since before. A peer with several connections is there once.
+func (s Snapshot) Since(before Snapshot) []PeerSince {
+	was := make(map[[32]byte]*PeerNow, len(before.Peers))
+	for k := range before.Peers {
+		was[before.Peers[k].ID] = &before.Peers[k]
+	}
+	var ps []PeerSince
+	for _, p := range s.Peers {
+		x := PeerSince{p, p.Received, p.Sent}
+		if b := was[p.ID]; b != nil {
+			x.Gave, x.Took = max(0, p.Received-b.Received), max(0, p.Sent-b.Sent) // it may have been forgotten
+		}
+		if p.Lines > 0 || x.Gave > 0 || x.Took > 0 {
+			ps = append(ps, x)
+		}
+	}
+	return ps
 }
 
 // Now returns a snapshot; ok is false before the transfer has begun.
@@ -71,22 +91,30 @@ func (in *Inspector) Now() (s Snapshot, ok bool) {
 	if sw == nil {
 		return s, false
 	}
-	st := sw.statsNow()
-	s = Snapshot{At: time.Now(), Received: st.Received, Sent: st.Sent, Wasted: st.Wasted}
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
+	now := time.Now()
+	st := sw.count(now)
+	s = Snapshot{At: now, Received: st.Received, Sent: st.Sent, Wasted: st.Wasted}
 	if f := sw.get; f != nil {
 		s.Done, s.Total, s.Wanting = f.done, f.total, !f.want.None()
 		s.Workers = numWorkers()
 	}
 	s.Hash, s.Write, s.Flush = time.Duration(sw.spent.hash.Load()), time.Duration(sw.spent.write.Load()), time.Duration(sw.spent.flush.Load())
+	at := make(map[[32]byte]int, len(st.Peers))
+	for k, p := range st.Peers {
+		s.Peers = append(s.Peers, PeerNow{PeerStats: p})
+		at[p.ID] = k
+	}
 	for _, c := range sw.sessions {
-		_, source := c.conn.(*sourceConn)
-		s.Peers = append(s.Peers, PeerNow{
-			Addr: c.stats.Addr, Source: source, Dialled: c.conn.Dialled(), Seed: c.seed, RTT: c.conn.RTT(),
-			Rate: c.flow.usual(), OutRate: c.out.rate, InFlight: c.inflight, Refused: c.refused,
-			Received: c.stats.Received, Used: c.stats.Used, Sent: c.stats.Sent,
-		})
+		p := &s.Peers[at[c.stats.ID]]
+		p.Dialled = p.Dialled || c.conn.Dialled()
+		p.Seed = p.Seed || c.seed
+		if rtt := c.conn.RTT(); p.RTT == 0 || rtt > 0 && rtt < p.RTT {
+			p.RTT = rtt
+		}
+		p.InFlight += c.inflight
+		p.Refused += c.refused
 	}
 	return s, true
 }

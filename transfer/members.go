@@ -91,6 +91,7 @@ func (sw *swarm) enter(s *session) (losers []*session, why, err error) {
 	now := time.Now()
 	s.since = now
 	st.Addr = s.conn.RemoteAddr()
+	_, st.Source = s.conn.(*sourceConn)
 	s.stats, s.used = st, st.Used
 	if st.Banned || !s.conn.Dialled() && sw.badHosts[addrOf(s.conn.RemoteAddr())] >= maxBadOfHost {
 		return nil, nil, errBanned

@@ -192,14 +192,18 @@ func (s *session) proven() float64 {
 	return s.flow.usual()
 }
 
-// stats returns a copy of what was counted.
+// statsNow returns a copy of what was counted.
 func (sw *swarm) statsNow() Stats {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
+	return sw.count(time.Now())
+}
+
+// count is statsNow, called with mu held.
+func (sw *swarm) count(now time.Time) Stats {
 	var t Stats
 	t.Wasted = sw.wasted
 	t.Received, t.Sent = sw.past.Received, sw.past.Sent
-	now := time.Now()
 	for _, p := range sw.order {
 		one := *p
 		if p.Lines > 0 {

@@ -176,6 +176,7 @@ func (Finished) event()  {}
 type PeerStats struct {
 	Addr     string
 	ID       [32]byte
+	Source   bool  // a web server, a bucket or a folder
 	Received int64 // came in, wanted or not
 	Used     int64 // was right, new, and written
 	Sent     int64

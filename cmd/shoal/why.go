@@ -24,7 +24,8 @@ func (a *app) whyCommand() *cli.Command {
 		Usage:     "say what limits the speed of what runs now",
 		ArgsUsage: "[PID|PATH]",
 		Description: "Asks each get and share that runs for this user, or the one with this process number or\n" +
-			"place: what limits it, and for each peer how it is reached, its round trip, rate and waste.\n\n" +
+			"place: what limits it, and for each peer how it is reached, its round trip, waste, and the\n" +
+			"rate of the last two to three seconds.\n\n" +
 			"shoal why\n" +
 			"shoal why 4711\n" +
 			"shoal why /data/photos --json",
@@ -91,8 +92,9 @@ type peerAnswer struct {
 	Addr   string  `json:"addr"`
 	Path   string  `json:"path"`
 	RTT    float64 `json:"rtt"` // seconds
-	Rate   float64 `json:"rate"`
-	Out    float64 `json:"out"`
+	Lines  int     `json:"connections"`
+	Rate   float64 `json:"rate"`  // bytes/s that it gives
+	Out    float64 `json:"out"`   // and takes
 	Bytes  int64   `json:"bytes"` // came
 	Sent   int64   `json:"sent"`
 	Wasted int64   `json:"wasted"` // came, and was of no use
@@ -112,6 +114,9 @@ func (w *answer) print(out io.Writer) {
 		s := fmt.Sprintf("  %s  %s", p.Addr, p.Path)
 		if p.RTT > 0 {
 			s += fmt.Sprintf(", round trip %.1f ms", p.RTT*1000)
+		}
+		if p.Lines > 1 {
+			s += fmt.Sprintf(", %d connections", p.Lines)
 		}
 		if p.Bytes > 0 || p.Rate > 0 {
 			s += fmt.Sprintf(", gives %s/s, gave %s", bytesText(int64(p.Rate)), bytesText(p.Bytes))
@@ -147,8 +152,9 @@ func (w *watch) sample() (s sample, ok bool) {
 	return s, ok
 }
 
-// watchSpan is over how much time a rate is taken.
-const watchSpan = 4
+// watchSpan is how many samples are kept, one a second: a rate is that of the last
+// two to three seconds, and less at the beginning.
+const watchSpan = 3
 
 // explainRun looks at a transfer and answers why, until stop is called.
 func (a *app) explainRun(inspect *transfer.Inspector, about func() answer) (w *watch, stop func()) {
@@ -201,16 +207,24 @@ func (w *watch) overall() (v verdict, ok bool) {
 	if !ok || w.first.At.IsZero() || now.At.Sub(w.first.At) < time.Second {
 		return v, false
 	}
-	up, down := w.a.limitsNow()
-	now.Wanting = true
-	v = judge(w.first, now, up, down, runtime.GOMAXPROCS(0))
+	_, down := w.a.limitsNow()
+	v = judgeGet(w.first, now, down, runtime.GOMAXPROCS(0))
 	return v, v.limit != "nobody"
+}
+
+// beginning returns the sample that comes before the first one: a second earlier
+// nothing had passed yet, as otherwise there would be one from then.
+func beginning(first sample) sample {
+	return sample{Snapshot: transfer.Snapshot{At: first.At.Add(-time.Second)}, cpu: first.cpu}
 }
 
 func (w *watch) tick() {
 	s, ok := w.sample()
 	if !ok {
 		return
+	}
+	if len(w.recent) == 0 {
+		w.recent = append(w.recent, beginning(s))
 	}
 	w.recent = append(w.recent, s)
 	if len(w.recent) > watchSpan {
@@ -225,7 +239,7 @@ func (w *watch) answer() *answer {
 		ans.Limit, ans.Text = "nothing", "it has not begun to fetch"
 		return &ans
 	}
-	before := sample{Snapshot: transfer.Snapshot{At: now.At.Add(-time.Second)}, cpu: now.cpu}
+	before := beginning(now)
 	if len(w.recent) > 0 {
 		before = w.recent[0]
 	}
@@ -238,9 +252,13 @@ func (w *watch) answer() *answer {
 	if err != nil {
 		local = nil // then everything is direct
 	}
-	for _, p := range now.Peers {
+	d := now.At.Sub(before.At)
+	for _, p := range now.Since(before.Snapshot) {
+		if p.Lines == 0 {
+			continue
+		}
 		ans.Peers = append(ans.Peers, peerAnswer{
-			Addr: p.Addr, Path: pathTo(p, local), RTT: p.RTT.Seconds(), Rate: p.Rate, Out: p.OutRate,
+			Addr: p.Addr, Path: pathTo(p.PeerNow, local), RTT: p.RTT.Seconds(), Lines: p.Lines, Rate: perSecond(p.Gave, d), Out: perSecond(p.Took, d),
 			Bytes: p.Received, Sent: p.Sent, Wasted: max(0, p.Received-p.Used-int64(p.InFlight)),
 		})
 	}
@@ -265,70 +283,113 @@ type verdict struct {
 	rate        float64
 }
 
-// judge says what limited a transfer between two samples. up and down are the
+// perSecond returns the rate of n bytes in d, 0 if no time has passed.
+func perSecond(n int64, d time.Duration) float64 {
+	if d <= 0 {
+		return 0
+	}
+	return float64(max(0, n)) / d.Seconds()
+}
+
+// percentOf returns how much of d t is.
+func percentOf(t, d time.Duration) int { return int(100 * t.Seconds() / d.Seconds()) }
+
+// busyBetween returns how much of the time all processors worked for us, in percent.
+func busyBetween(before, now sample, cpus int) int {
+	return percentOf(now.cpu-before.cpu, now.At.Sub(before.At)) / max(cpus, 1)
+}
+
+func isConnected(p transfer.PeerSince) bool { return p.Lines > 0 }
+
+// judge says what limits a transfer, by the last two samples. up and down are the
 // limits that were set, in bytes/s, or 0.
 func judge(before, now sample, up, down int64, cpus int) verdict {
+	if now.Workers > 0 && now.Wanting {
+		return judgeGet(before, now, down, cpus)
+	}
 	d := now.At.Sub(before.At)
 	if d <= 0 {
-		return verdict{"nothing", "nothing was measured yet", 0}
+		return nothingMeasured
 	}
-	per := func(n int64) float64 { return float64(max(0, n)) / d.Seconds() }
-	in, out := per(now.Received-before.Received), per(now.Sent-before.Sent)
-	share := func(t time.Duration) int { return int(100 * t.Seconds() / d.Seconds()) }
-	busy := share(now.cpu-before.cpu) / max(cpus, 1)
-	v := verdict{rate: in}
-	if now.Workers == 0 || !now.Wanting {
-		v.rate = out
-		switch {
-		case len(now.Peers) == 0:
-			v.limit, v.text = "nobody", "nobody is connected"
-		case up > 0 && out > 0.85*float64(up):
-			v.limit, v.text = "limit", fmt.Sprintf("limited by --limit-up %s/s", bytesText(up))
-		case busy >= 80:
-			v.limit, v.text = "cpu", fmt.Sprintf("limited by this CPU: it is busy %d %% of the time", busy)
-		case out == 0:
-			v.limit, v.text = "nothing", "nobody asks for anything"
-		default:
-			v.limit, v.text = "line", "limited by the line, or by those who take"
-		}
-		return v
-	}
-	write := share(now.Write-before.Write) / max(now.Workers, 1)
-	flush := share(now.Flush - before.Flush)
+	v := verdict{rate: perSecond(now.Sent-before.Sent, d)}
+	busy := busyBetween(before, now, cpus)
 	switch {
-	case down > 0 && in > 0.85*float64(down):
+	case !slices.ContainsFunc(now.Since(before.Snapshot), isConnected):
+		v.limit, v.text = "nobody", "nobody is connected"
+	case up > 0 && v.rate > 0.85*float64(up):
+		v.limit, v.text = "limit", fmt.Sprintf("limited by --limit-up %s/s", bytesText(up))
+	case busy >= 80:
+		v.limit, v.text = "cpu", fmt.Sprintf("limited by this CPU: it is busy %d %% of the time", busy)
+	case v.rate == 0:
+		v.limit, v.text = "nothing", "nobody asks for anything"
+	default:
+		v.limit, v.text = "line", "limited by the line, or by those who take"
+	}
+	return v
+}
+
+var nothingMeasured = verdict{"nothing", "nothing was measured yet", 0}
+
+// judgeGet says what limited a get between two samples.
+func judgeGet(before, now sample, down int64, cpus int) verdict {
+	d := now.At.Sub(before.At)
+	if d <= 0 {
+		return nothingMeasured
+	}
+	v := verdict{rate: perSecond(now.Received-before.Received, d)}
+	write := percentOf(now.Write-before.Write, d) / max(now.Workers, 1)
+	flush := percentOf(now.Flush-before.Flush, d)
+	busy := busyBetween(before, now, cpus)
+	peers := now.Since(before.Snapshot)
+	switch {
+	case down > 0 && v.rate > 0.85*float64(down):
 		v.limit, v.text = "limit", fmt.Sprintf("limited by --limit-down %s/s", bytesText(down))
 	case write >= 50 || write >= 20 && flush >= 60:
 		v.limit, v.text = "disk", fmt.Sprintf("limited by this disk: it is written to %d %%, and flushed %d %% of the time", write, flush)
 	case busy >= 80:
 		v.limit, v.text = "cpu", fmt.Sprintf("limited by this CPU: it is busy %d %% of the time", busy)
-	case len(now.Peers) == 0:
+	case !slices.ContainsFunc(peers, isConnected):
 		v.limit, v.text = "nobody", "no peer is connected"
 	default:
-		v.limit, v.text = judgePeers(now.Peers, in)
+		v.limit, v.text = judgePeers(peers)
 	}
 	return v
 }
 
-// judgePeers says which peers a get waits for, as it does for nothing else.
-func judgePeers(peers []transfer.PeerNow, in float64) (limit, text string) {
-	byAddr := map[string]float64{}
-	asked := 0
+// mostOfIt is the percentage of all bytes from which on the one that gave them is
+// what a get waits for, whoever gave the rest.
+const mostOfIt = 90
+
+// judgePeers says which peers a get waits for, as it does for nothing else. What
+// counts is who gave, and not who happens to be connected.
+func judgePeers(peers []transfer.PeerSince) (limit, text string) {
+	var most transfer.PeerSince
+	var sum int64
+	givers, asked := 0, 0
 	for _, p := range peers {
-		byAddr[p.Addr] += p.Rate
-		if p.InFlight > 0 {
-			asked++
+		sum += p.Gave
+		asked += p.InFlight
+		if p.Gave > 0 {
+			givers++
+		}
+		if p.Gave > most.Gave {
+			most = p
 		}
 	}
 	switch {
-	case asked == 0 && in == 0:
+	case asked == 0 && sum == 0:
 		return "nobody", "those who are connected have nothing that is missing here"
-	case in == 0:
+	case sum == 0:
 		return "peer", "those who were asked send nothing"
-	case len(byAddr) == 1 && peers[0].Source && !strings.Contains(peers[0].Addr, "://"): // a folder
-		return "peer", fmt.Sprintf("limited by %s: it is the only source", peers[0].Addr)
-	case len(byAddr) == 1:
-		return "peer", fmt.Sprintf("limited by %s, or the line to it: it is the only one", peers[0].Addr)
+	case percent(most.Gave, sum) < mostOfIt:
+		return "line", fmt.Sprintf("limited by the line here, or by the %s together", count(givers, "peer"))
 	}
-	return "line", fmt.Sprintf("limited by the line here, or by the %s together", count(len(byAddr), "peer"))
+	who, why := most.Addr+", or the line to it", "it is the only one"
+	if most.Source && !strings.Contains(most.Addr, "://") { // a folder
+		who, why = most.Addr, "it is the only source"
+	}
+	if len(peers) > 1 {
+		why = fmt.Sprintf("%d %% came from it", percent(most.Gave, sum))
+	}
+	return "peer", fmt.Sprintf("limited by %s: %s", who, why)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-p2p/shoal/chunk"
 	"github.com/shoal-p2p/shoal/transfer"
 )
 
@@ -20,9 +22,17 @@ func TestJudge(t *testing.T) {
 	snap := func(at time.Duration, received int64, write, flush, cpu time.Duration, peers ...transfer.PeerNow) sample {
 		return sample{transfer.Snapshot{At: now.Add(at), Received: received, Wanting: true, Workers: 2, Write: write, Flush: flush, Peers: peers}, cpu}
 	}
-	a := transfer.PeerNow{Addr: "a:1", Rate: 1e6, InFlight: 1}
-	b := transfer.PeerNow{Addr: "b:1", Rate: 1e6, InFlight: 1}
-	idle := transfer.PeerNow{Addr: "b:1"}
+	peer := func(addr string, received int64) transfer.PeerNow {
+		return transfer.PeerNow{PeerStats: transfer.PeerStats{ID: chunk.Sum([]byte(addr)), Addr: addr, Lines: 1, Received: received}, InFlight: 1}
+	}
+	a, b := peer("a:1", 4e6), peer("b:1", 4e6)
+	silent, few := peer("a:1", 0), peer("b:1", 1e5)
+	idle := silent
+	idle.InFlight = 0
+	two := a
+	two.Lines = 2
+	stick, web := peer("/media/stick", 8e6), peer("https://host/x", 8e6)
+	stick.Source, web.Source = true, true
 	for _, c := range []struct {
 		name  string
 		s     sample
@@ -35,11 +45,14 @@ func TestJudge(t *testing.T) {
 		{"cpu", snap(2*sec, 8e6, 0, 0, 4*sec, a, b), 0, "cpu", "busy 100 %"},
 		{"limit", snap(2*sec, 2e6, 0, 0, 0, a, b), 1e6, "limit", "--limit-down 1.0 MB/s"},
 		{"limit that is far", snap(2*sec, 2e6, 0, 0, 0, a, b), 1e8, "line", "2 peers"},
-		{"one peer", snap(2*sec, 8e6, 0, 0, 0, a), 0, "peer", "a:1"},
-		{"one folder", snap(2*sec, 8e6, 0, 0, 0, transfer.PeerNow{Addr: "/media/stick", Source: true, InFlight: 1}), 0, "peer", "by /media/stick: it is the only source"},
-		{"one web server", snap(2*sec, 8e6, 0, 0, 0, transfer.PeerNow{Addr: "https://host/x", Source: true, InFlight: 1}), 0, "peer", "https://host/x, or the line to it"},
-		{"two connections to it", snap(2*sec, 8e6, 0, 0, 0, a, a), 0, "peer", "a:1"},
-		{"silent peer", snap(2*sec, 0, 0, 0, 0, a), 0, "peer", "send nothing"},
+		{"one peer", snap(2*sec, 8e6, 0, 0, 0, a), 0, "peer", "a:1, or the line to it: it is the only one"},
+		{"one folder", snap(2*sec, 8e6, 0, 0, 0, stick), 0, "peer", "by /media/stick: it is the only source"},
+		{"one web server", snap(2*sec, 8e6, 0, 0, 0, web), 0, "peer", "https://host/x, or the line to it: it is the only one"},
+		{"a folder and a peer", snap(2*sec, 8e6, 0, 0, 0, stick, few), 0, "peer", "by /media/stick: 98 % came from it"},
+		{"two connections to it", snap(2*sec, 8e6, 0, 0, 0, two), 0, "peer", "a:1, or the line to it: it is the only one"},
+		{"one gives little", snap(2*sec, 8e6, 0, 0, 0, few, a), 0, "peer", "a:1, or the line to it: 97 % came from it"},
+		{"one gives nothing", snap(2*sec, 8e6, 0, 0, 0, silent, b), 0, "peer", "b:1, or the line to it: 100 % came from it"},
+		{"silent peer", snap(2*sec, 0, 0, 0, 0, silent), 0, "peer", "send nothing"},
 		{"peers without", snap(2*sec, 0, 0, 0, 0, idle), 0, "nobody", "nothing that is missing"},
 		{"nobody", snap(2*sec, 0, 0, 0, 0), 0, "nobody", "no peer"},
 		{"no time", snap(0, 0, 0, 0, 0), 0, "nothing", "yet"},
@@ -47,6 +60,18 @@ func TestJudge(t *testing.T) {
 		if v := judge(snap(0, 0, 0, 0, 0), c.s, 0, c.down, 2); v.limit != c.limit || !strings.Contains(v.text, c.text) {
 			t.Errorf("%s: %+v", c.name, v)
 		}
+	}
+	// What a peer gave before says nothing of now, and one that has gone limits nothing more.
+	before := snap(0, 8e6, 0, 0, 0, a, b)
+	gone := a
+	gone.Lines, gone.InFlight = 0, 0
+	more := b
+	more.Received += 1e6
+	if v := judge(before, snap(2*sec, 9e6, 0, 0, 0, gone, more), 0, 0, 2); v.limit != "peer" || !strings.HasPrefix(v.text, "limited by b:1, or the line to it: it is the only one") {
+		t.Errorf("after a has gone: %+v", v)
+	}
+	if v := judge(before, snap(2*sec, 8e6, 0, 0, 0, gone), 0, 0, 2); v.limit != "nobody" {
+		t.Errorf("after all have gone: %+v", v)
 	}
 	serving := sample{transfer.Snapshot{At: now.Add(sec), Sent: 1e6, Peers: []transfer.PeerNow{a}}, 0}
 	if v := judge(sample{transfer.Snapshot{At: now}, 0}, serving, 1e6, 0, 2); v.limit != "limit" || v.rate != 1e6 {
@@ -60,11 +85,11 @@ func TestPathTo(t *testing.T) {
 		peer transfer.PeerNow
 		want string
 	}{
-		{transfer.PeerNow{Addr: "192.168.1.9:7420", Dialled: true}, "LAN"},
-		{transfer.PeerNow{Addr: "192.168.1.9:40112"}, "LAN, it called us"},
-		{transfer.PeerNow{Addr: "198.51.100.1:7420", Dialled: true}, "direct"},
-		{transfer.PeerNow{Addr: "127.0.0.1:7420", Dialled: true}, "this machine"},
-		{transfer.PeerNow{Addr: "https://host/photos", Source: true}, "source"},
+		{transfer.PeerNow{PeerStats: transfer.PeerStats{Addr: "192.168.1.9:7420"}, Dialled: true}, "LAN"},
+		{transfer.PeerNow{PeerStats: transfer.PeerStats{Addr: "192.168.1.9:40112"}}, "LAN, it called us"},
+		{transfer.PeerNow{PeerStats: transfer.PeerStats{Addr: "198.51.100.1:7420"}, Dialled: true}, "direct"},
+		{transfer.PeerNow{PeerStats: transfer.PeerStats{Addr: "127.0.0.1:7420"}, Dialled: true}, "this machine"},
+		{transfer.PeerNow{PeerStats: transfer.PeerStats{Addr: "https://host/photos", Source: true}}, "source"},
 	} {
 		if got := pathTo(c.peer, local); got != c.want {
 			t.Errorf("%s is reached by %q, want %q", c.peer.Addr, got, c.want)
@@ -100,6 +125,9 @@ func TestWhy(t *testing.T) {
 	}
 	for end := time.Now().Add(time.Minute); w.Limit != "limit" && time.Now().Before(end); {
 		must(t, json.Unmarshal([]byte(output(t, dir, "why", "out/data", "--json")), &w))
+	}
+	if len(w.Peers) != 1 || math.Abs(w.Peers[0].Rate-w.Rate) > 1 {
+		t.Errorf("from one peer come %.0f bytes/s: %+v", w.Rate, w.Peers)
 	}
 	if w.Limit != "limit" || !strings.Contains(w.Text, "--limit-down") {
 		t.Errorf("it never says that its limit is the limit: %+v", w)
