@@ -208,7 +208,7 @@ func (w *watch) overall() (v verdict, ok bool) {
 		return v, false
 	}
 	_, down := w.a.limitsNow()
-	v = judgeGet(w.first, now, down, runtime.GOMAXPROCS(0))
+	v = judgeGet(w.first, now, down, runtime.GOMAXPROCS(0), true)
 	return v, v.limit != "nobody"
 }
 
@@ -305,7 +305,7 @@ func isConnected(p transfer.PeerSince) bool { return p.Lines > 0 }
 // limits that were set, in bytes/s, or 0.
 func judge(before, now sample, up, down int64, cpus int) verdict {
 	if now.Workers > 0 && now.Wanting {
-		return judgeGet(before, now, down, cpus)
+		return judgeGet(before, now, down, cpus, false)
 	}
 	d := now.At.Sub(before.At)
 	if d <= 0 {
@@ -330,8 +330,9 @@ func judge(before, now sample, up, down int64, cpus int) verdict {
 
 var nothingMeasured = verdict{"nothing", "nothing was measured yet", 0}
 
-// judgeGet says what limited a get between two samples.
-func judgeGet(before, now sample, down int64, cpus int) verdict {
+// judgeGet says what limited a get between two samples. If that was all of it,
+// those who gave may well be gone.
+func judgeGet(before, now sample, down int64, cpus int, all bool) verdict {
 	d := now.At.Sub(before.At)
 	if d <= 0 {
 		return nothingMeasured
@@ -348,7 +349,7 @@ func judgeGet(before, now sample, down int64, cpus int) verdict {
 		v.limit, v.text = "disk", fmt.Sprintf("limited by this disk: it is written to %d %%, and flushed %d %% of the time", write, flush)
 	case busy >= 80:
 		v.limit, v.text = "cpu", fmt.Sprintf("limited by this CPU: it is busy %d %% of the time", busy)
-	case !slices.ContainsFunc(peers, isConnected):
+	case !slices.ContainsFunc(peers, isConnected) && (!all || v.rate == 0):
 		v.limit, v.text = "nobody", "no peer is connected"
 	default:
 		v.limit, v.text = judgePeers(peers)

@@ -79,6 +79,34 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What limited a whole get is told by who gave, and not by who is there at its end.
+func TestJudgeWholeGet(t *testing.T) {
+	now := time.Now()
+	peer := func(addr string, received int64, lines int) transfer.PeerNow {
+		return transfer.PeerNow{PeerStats: transfer.PeerStats{ID: chunk.Sum([]byte(addr)), Addr: addr, Lines: lines, Received: received}}
+	}
+	for _, c := range []struct {
+		name  string
+		peers []transfer.PeerNow
+		limit string
+		text  string
+	}{
+		{"one has gone that gave most", []transfer.PeerNow{peer("a:1", 393e3, 1), peer("b:1", 80e6, 0)}, "peer", "limited by b:1, or the line to it: 99 % came from it"},
+		{"two of three have gone", []transfer.PeerNow{peer("a:1", 32e6, 0), peer("b:1", 28e6, 1), peer("c:1", 20e6, 0)}, "line", "limited by the line here, or by the 3 peers together"},
+		{"the only one has gone", []transfer.PeerNow{peer("a:1", 80e6, 0)}, "peer", "limited by a:1, or the line to it: it is the only one"},
+		{"one that stayed has only taken", []transfer.PeerNow{peer("a:1", 0, 1), peer("b:1", 80e6, 0)}, "peer", "limited by b:1, or the line to it: 100 % came from it"},
+		{"nobody gave", []transfer.PeerNow{peer("a:1", 0, 0)}, "nobody", "no peer is connected"},
+	} {
+		end := sample{transfer.Snapshot{At: now.Add(10 * time.Second), Workers: 2, Peers: c.peers}, 0}
+		for _, p := range c.peers {
+			end.Received += p.Received
+		}
+		if v := judgeGet(sample{transfer.Snapshot{At: now}, 0}, end, 0, 2, true); v.limit != c.limit || v.text != c.text {
+			t.Errorf("%s: %+v", c.name, v)
+		}
+	}
+}
+
 func TestPathTo(t *testing.T) {
 	local := []net.Addr{&net.IPNet{IP: net.IPv4(192, 168, 1, 5), Mask: net.CIDRMask(24, 32)}}
 	for _, c := range []struct {
@@ -148,6 +176,40 @@ func TestWhy(t *testing.T) {
 	}
 	if _, err := os.Lstat(socket); err == nil {
 		t.Error("the socket of a process that was killed is left")
+	}
+}
+
+// Of two that gave alike one goes before the end: the other one is not what had
+// limited the get.
+func TestLimitOfAWholeGet(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	shareFile(t, dir, 8<<20)
+	share := func(home string) (p *process, ticket, addr string) {
+		p = start(t, filepath.Join(dir, home), "share", "--json", "--quiet", "--no-lan", "--listen", "127.0.0.1:0", "--limit-up", "2M", filepath.Join(dir, "data"))
+		e := p.wait("ticket")
+		ticket, _ = e["ticket"].(string)
+		addr, _ = e["listen"].(string)
+		return p, ticket, addr
+	}
+	first, ticket, _ := share(".first")
+	_, _, addr := share(".second")
+	g := start(t, filepath.Join(dir, ".home"), "get", "--json", "--quiet", "--no-lan", "--peer", addr, ticket, filepath.Join(dir, "out"))
+	for e := g.wait("progress"); e != nil && e["done"].(float64) < 4<<20; e = g.wait("progress") {
+	}
+	must(t, first.cmd.Process.Kill())
+	e := g.wait("finished")
+	if limit := e["limit"]; limit == nil || limit == "peer" || limit == "nobody" || limit == "" {
+		t.Errorf("limited by %v: %v", limit, e)
+	}
+	peers, _ := e["peers"].([]any)
+	for _, p := range peers {
+		if p.(map[string]any)["used"].(float64) < 1<<20 {
+			t.Errorf("it gave too little for this test: %v", p)
+		}
+	}
+	if len(peers) != 2 {
+		t.Errorf("%d peers", len(peers))
 	}
 }
 
