@@ -89,6 +89,29 @@ func parseListen(s string) (addr, host string, err error) {
 // parsePeers checks the values of a flag that names peers. One value may name
 // several, with commas between them. The port may be left out.
 func parsePeers(flag string, values []string) ([]string, error) {
+	return parseAddrs(flag, values, DefaultPort)
+}
+
+// parseAdvertise checks the values of --advertise. One without a port gets that at
+// which share listens.
+func parseAdvertise(values []string, port uint16) ([]string, error) {
+	addrs, err := parseAddrs("advertise", values, port)
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range addrs {
+		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().Unmap().IsUnspecified() {
+			return nil, usagef("--advertise %q: nobody can connect to that; name the address at which others reach this machine", addr)
+		}
+	}
+	if len(addrs) > manifest.MaxAddrs {
+		return nil, usagef("--advertise: a ticket holds at most %d addresses, not %d", manifest.MaxAddrs, len(addrs))
+	}
+	return addrs, nil
+}
+
+// parseAddrs is parsePeers with another port for those that are given without one.
+func parseAddrs(flag string, values []string, port uint16) ([]string, error) {
 	var addrs []string
 	for _, v := range values {
 		for s := range strings.SplitSeq(v, ",") {
@@ -97,9 +120,9 @@ func parsePeers(flag string, values []string) ([]string, error) {
 				return nil, usagef("--%s %q names no peer", flag, v)
 			}
 			if ip, err := netip.ParseAddr(strings.Trim(addr, "[]")); err == nil {
-				addr = netip.AddrPortFrom(ip, DefaultPort).String()
+				addr = netip.AddrPortFrom(ip, port).String()
 			} else if !strings.Contains(addr, ":") {
-				addr = net.JoinHostPort(addr, strconv.Itoa(DefaultPort))
+				addr = net.JoinHostPort(addr, strconv.Itoa(int(port)))
 			}
 			if err := manifest.CheckAddr(addr); err != nil {
 				return nil, usagef("--%s %q is not HOST:PORT: %v", flag, s, err)

@@ -92,3 +92,31 @@ func TestParsePeers(t *testing.T) {
 		}
 	}
 }
+
+// Without a port, what is advertised is where share listens; what nobody can
+// connect to is refused.
+func TestParseAdvertise(t *testing.T) {
+	tests := []struct{ in, want, err string }{
+		{"192.0.2.1", "192.0.2.1:7431", ""},
+		{"192.0.2.1:7420", "192.0.2.1:7420", ""},
+		{"far.example|2001:db8::1|[2001:db8::2]", "far.example:7431 [2001:db8::1]:7431 [2001:db8::2]:7431", ""},
+		{"h|h:7431", "h:7431", ""},
+		{"0.0.0.0", "", "nobody can connect"},
+		{"0.0.0.0:7420", "", `--advertise "0.0.0.0:7420": nobody can connect`},
+		{"::", "", "nobody can connect"},
+		{"192.0.2.1|[::]:7420", "", `--advertise "[::]:7420": nobody can connect`},
+		{"[::ffff:0.0.0.0]:7420", "", "nobody can connect"},
+		{"192.0.2.1:0", "", "is not HOST:PORT"},
+		{"h:0", "", "is not HOST:PORT"},
+		{"a|b|c|d|e|f|g|h|i|j|k|l|m|n|o|p|q", "", "a ticket holds at most"},
+	}
+	for _, tt := range tests {
+		got, err := parseAdvertise(strings.Split(tt.in, "|"), 7431)
+		if tt.err == "" && err != nil || tt.err != "" && !strings.Contains(errText(err), tt.err) {
+			t.Errorf("parseAdvertise(%q): error %v, want %q", tt.in, err, tt.err)
+		}
+		if err == nil && strings.Join(got, " ") != tt.want {
+			t.Errorf("parseAdvertise(%q) = %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}

@@ -80,7 +80,7 @@ var checks = map[string]func(cc *cli.Context, name string) error{
 	"only":          checkGlobs,
 	"exclude":       checkGlobs,
 	"peer":          checkPeers,
-	"advertise":     checkPeers,
+	"advertise":     checkAdvertise,
 	"listen":        checkListen,
 	"timeout":       func(cc *cli.Context, name string) error { _, err := timeoutOf(cc, name); return err },
 	"stall-timeout": func(cc *cli.Context, name string) error { _, err := timeoutOf(cc, name); return err },
@@ -100,6 +100,11 @@ func checkGlobs(cc *cli.Context, name string) error {
 
 func checkPeers(cc *cli.Context, name string) error {
 	_, err := parsePeers(name, cc.StringSlice(name))
+	return err
+}
+
+func checkAdvertise(cc *cli.Context, name string) error {
+	_, err := parseAdvertise(cc.StringSlice(name), DefaultPort) // share knows its port later
 	return err
 }
 

@@ -37,7 +37,7 @@ func (a *app) shareCommand() *cli.Command {
 		Flags: append(
 			append(buildFlags(), limitFlags()...),
 			stringFlag("listen", "`HOST:PORT`, :PORT or PORT to serve at (default: :7420, or any free port if it is taken)"),
-			listFlag("advertise", "`HOST:PORT` to put into the ticket instead of this machine's addresses; may be repeated"),
+			listFlag("advertise", "`HOST[:PORT]` to put into the ticket instead of this machine's addresses; without PORT it is the one that is served at; may be repeated"),
 			stringFlag("write", "also write the manifest to `FILE.shoal`"),
 			boolFlag("qr", "draw the ticket as a QR code, too"),
 			noLANFlag(),
@@ -138,14 +138,6 @@ func (a *app) share(cc *cli.Context) (err error) {
 			return err
 		}
 	}
-	advertise, err := parsePeers("advertise", cc.StringSlice("advertise"))
-	if err != nil {
-		return err
-	}
-	if len(advertise) > manifest.MaxAddrs {
-		return usagef("--advertise: a ticket holds at most %d addresses, not %d", manifest.MaxAddrs, len(advertise))
-	}
-
 	limits, maxPeers, err := a.readLimits(cc)
 	if err != nil {
 		return err
@@ -159,6 +151,10 @@ func (a *app) share(cc *cli.Context) (err error) {
 	defer n.Close()
 	// Before the hashing, so that a port in use shows at once.
 	at, fellBack, err := n.listen(addr)
+	if err != nil {
+		return err
+	}
+	advertise, err := parseAdvertise(cc.StringSlice("advertise"), at.Port())
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"image"
 	"image/color"
+	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,5 +131,31 @@ func TestReceivers(t *testing.T) {
 	}
 	if strings.Join(said, "\n") != strings.Join(want, "\n") {
 		t.Errorf("said\n%s\nwant\n%s", strings.Join(said, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// The port of an address that is advertised without one is the port that is
+// listened at, whichever the system chose.
+func TestAdvertiseWithoutPort(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "data")
+	must(t, os.WriteFile(file, noise(1000), 0o644))
+	e := start(t, filepath.Join(dir, ".home"), "share", "--json", "-q", "--no-lan", "--listen", "127.0.0.1:0", "--advertise", "203.0.113.5", "--advertise", "far.example:7000", file).wait("ticket")
+	if e == nil {
+		t.Fatal("no ticket")
+	}
+	ticket, err := manifest.ParseTicket(e["ticket"].(string))
+	must(t, err)
+	_, port, err := net.SplitHostPort(e["listen"].(string))
+	must(t, err)
+	if want := []string{"203.0.113.5:" + port, "far.example:7000"}; !slices.Equal(ticket.Addrs, want) {
+		t.Errorf("the ticket has %q, want %q", ticket.Addrs, want)
+	}
+	for _, bad := range []string{"0.0.0.0:7420", "[::]:7420", "::", "192.0.2.1:0"} {
+		code, msg := shoal(t, dir, "share", "data", "--advertise", bad)
+		if code != codeUsage || strings.Count(msg, "\n") != 1 || !strings.HasPrefix(msg, "shoal: --advertise ") || !strings.Contains(msg, bad) {
+			t.Errorf("--advertise %s: code %d, %q", bad, code, msg)
+		}
 	}
 }
