@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,11 +28,12 @@ func (a *app) demoCommand() *cli.Command {
 		Usage: "show on this machine what shoal does",
 		Description: "Starts three peers that share a tree made for it, gets it from all of them, kills the\n" +
 			"receiver midway, resumes, kills a peer, finishes, and compares. Takes some seconds and\n" +
-			"about 700 MB in the folder for temporary files, and leaves nothing behind.\n\n" +
+			"about 700 MB in the folder for temporary files, and leaves nothing behind. The rate is\n" +
+			"bounded, so that there is time for the kills: it says nothing of how fast shoal is.\n\n" +
 			"shoal demo\n" +
 			"shoal demo --quiet\n" +
 			"shoal demo --debug",
-		Flags:  []cli.Flag{intFlag("size", "make a tree of `N` MB", "300"), boolFlag("json", "print JSON lines")},
+		Flags:  []cli.Flag{intFlag("size", "make a tree of `N` MB, 50 to 100000", "300"), boolFlag("json", "print JSON lines")},
 		Action: a.demo,
 	}
 }
@@ -47,6 +49,14 @@ type demo struct {
 	mu   sync.Mutex
 	cmds []*exec.Cmd
 }
+
+// A get takes demoSeconds at least: its rate is bounded, so that on a fast machine
+// there is time to kill somebody midway. At maxDemoRate the trees that are larger
+// give that time anyway.
+const (
+	demoSeconds = 2
+	maxDemoRate = 1_000_000_000 // bytes/s
+)
 
 // demoTries is how often to start over when the receiver was too fast to be
 // killed midway.
@@ -72,7 +82,7 @@ func (a *app) demo(cc *cli.Context) (err error) {
 	}
 	d := &demo{a: a, exe: exe, tmp: tmp, size: size * 1e6}
 	// A lost terminal or a fault anywhere must leave nothing behind.
-	ctx, cancel := context.WithTimeout(cc.Context, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(cc.Context, 10*time.Minute+time.Duration(size)*time.Second/10)
 	defer cancel()
 	defer func() {
 		d.killAll()
@@ -112,6 +122,7 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	d.say("three peers share it: %s; hashed in %s", strings.Join([]string{seeds[0].addr, seeds[1].addr, seeds[2].addr}, ", "), durationText(time.Since(start)))
+	d.say("the receiver takes at most %s/s, so that there is time to kill it midway", bytesText(d.rate()))
 
 	var (
 		dest  string
@@ -187,6 +198,9 @@ func (d *demo) run(ctx context.Context) error {
 	d.say("all done in %s; nothing is left behind", durationText(time.Since(began)))
 	return nil
 }
+
+// rate returns how much the receiver takes at most, in bytes/s.
+func (d *demo) rate() int64 { return min(d.size/demoSeconds, maxDemoRate) }
 
 // A seed is a process that shares the tree.
 type seed struct {
@@ -348,7 +362,7 @@ type receiver struct {
 
 func (d *demo) get(ctx context.Context, dest string, seeds [3]seed) (*receiver, error) {
 	began := time.Now()
-	c, out, err := d.start(ctx, "receiver", "get", "--json", "--quiet", "--listen", "127.0.0.1:0", "--timeout", "30s", "--stall-timeout", "30s",
+	c, out, err := d.start(ctx, "receiver", "get", "--json", "--quiet", "--listen", "127.0.0.1:0", "--timeout", "30s", "--stall-timeout", "30s", "--limit-down", strconv.FormatInt(d.rate(), 10),
 		"--peer", seeds[1].addr, "--peer", seeds[2].addr, seeds[0].ticket, dest)
 	if err != nil {
 		return nil, err
@@ -423,7 +437,7 @@ func (r *receiver) lost(addr string) bool {
 	return false
 }
 
-var errTooLate = errors.New("this machine is too fast: the receiver had everything before it could be killed; try --size 2000")
+var errTooLate = errors.New("this machine is too fast: the receiver had everything before it could be killed")
 
 // killMidway kills r when it has between 30 and 50 % or so on disk, and
 // returns how much it had.
@@ -457,16 +471,17 @@ func (d *demo) killMidway(ctx context.Context, r *receiver, dest string, total i
 	}
 }
 
-// killSeed kills s as soon as r has fetched something more.
+// killSeed kills s as soon as r is connected to it and has fetched something more.
 func (d *demo) killSeed(ctx context.Context, r *receiver, s seed, dest string, kept, total int64) error {
 	for {
 		now := partKept(dest)
-		if now > kept+total/50 {
-			return s.cmd.Process.Kill()
-		}
 		r.mu.Lock()
+		up := slices.ContainsFunc(r.events, func(e demoEvent) bool { return e.Event == "peer_up" && e.Addr == s.addr })
 		ended := r.ended
 		r.mu.Unlock()
+		if up && now > kept+total/50 {
+			return s.cmd.Process.Kill()
+		}
 		if ended {
 			return fmt.Errorf("the receiver ended before a peer could be killed: %w", cmpErr(r.wait()))
 		}
