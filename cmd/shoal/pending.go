@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-p2p/shoal/manifest"
@@ -35,6 +36,11 @@ func (p *pending) path() string {
 		return p.dest() + manifest.PartSuffix
 	}
 	return path
+}
+
+// locked returns the error of one that is running.
+func (p *pending) locked() error {
+	return &store.LockedError{Path: p.dest(), Owner: strings.TrimSpace(p.owner)}
 }
 
 // since returns when it was begun or, if nobody knows, last worked on.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -130,5 +131,48 @@ func TestForget(t *testing.T) {
 	}
 	if got := output(t, dir, "status", "-q"); got != "" {
 		t.Errorf("status: %q", got)
+	}
+}
+
+// What another process fetches is not resumed: with its folder named that is an
+// error that names the process, also if there are others; else it is said, and the
+// rest is resumed.
+func TestResumeRunning(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data, m := shareFile(t, dir, 4<<20)
+	addr := (&fakeSeed{m: m, data: data, chunks: m.NumChunks() / 2}).listen(t)
+	p := start(t, filepath.Join(dir, ".home"), "get", "--json", "--quiet", filepath.Join(dir, "data.shoal"), filepath.Join(dir, "out"), "--peer", addr)
+	if p.wait("progress") == nil {
+		t.Fatal("the get ended")
+	}
+	fetched := fmt.Sprintf("is already being fetched by process %d on ", p.cmd.Process.Pid)
+	refused := func(args ...string) {
+		t.Helper()
+		code, msg := shoal(t, dir, append(args, "--peer", addr, "--timeout", "20s")...)
+		if code != codeRunning || strings.Count(msg, "\n") != 1 || !strings.Contains(msg, fetched) {
+			t.Errorf("%q: code %d, %q", args, code, msg)
+		}
+	}
+	refused("resume", "out")
+	refused("resume")
+
+	if code, msg := shoal(t, dir, "get", "data.shoal", "other", "--peer", addr, "--timeout", "2s"); code != codeStalled {
+		t.Fatalf("a get from half a seed: code %d, %s", code, msg)
+	}
+	refused("resume", "out")
+	whole := (&fakeSeed{m: m, data: data, chunks: m.NumChunks()}).listen(t)
+	code, msg := shoal(t, dir, "resume", "--peer", whole, "--timeout", "20s")
+	if code != 0 || strings.Count(msg, fetched) != 1 || !strings.Contains(msg, "resumed at 50 %") {
+		t.Errorf("resume of the rest: code %d, %s", code, msg)
+	}
+
+	q := start(t, filepath.Join(dir, ".home"), "get", "--json", "--quiet", filepath.Join(dir, "data.shoal"), filepath.Join(dir, "third"), "--peer", addr)
+	if q.wait("progress") == nil {
+		t.Fatal("the get ended")
+	}
+	code, msg = shoal(t, dir, "resume")
+	if code != 0 || strings.Count(msg, " is already being fetched by process ") != 2 || !strings.HasSuffix(msg, "nothing else to resume\n") {
+		t.Errorf("resume when all are being fetched: code %d, %s", code, msg)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -55,20 +54,33 @@ func (a *app) resume(cc *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var parts []*pending
+	var parts, running []*pending
 	for _, p := range all {
 		switch {
 		case len(args) == 1 && p.dir != dir:
 		case p.gone:
 			a.sayf("%s is not there any more; if it was moved, name its folder; else: shoal forget --gone", p.record.Dest)
-		case p.running && len(all) > 1:
-			a.sayf("%s is being fetched by %s", p.dest(), strings.TrimSpace(p.owner))
+		case p.running:
+			running = append(running, p)
 		default:
 			parts = append(parts, p)
 		}
 	}
-	if len(parts) == 0 {
+	if len(parts)+len(running) == 0 {
 		a.sayf("nothing to resume%s", where)
+		return nil
+	}
+	if len(parts) == 0 && (len(args) == 1 || len(all) == 1) { // it was meant
+		for _, p := range running[1:] {
+			a.sayf("%v", p.locked())
+		}
+		return running[0].locked()
+	}
+	for _, p := range running {
+		a.sayf("%v", p.locked())
+	}
+	if len(parts) == 0 {
+		a.sayf("nothing else to resume")
 		return nil
 	}
 	if cc.Bool("seed") && len(parts) > 1 {
