@@ -55,7 +55,7 @@ func remountTmpfs(t testing.TB, dir string, flags uintptr, options string) {
 	must(t, unix.Mount("none", dir, "tmpfs", unix.MS_REMOUNT|flags, options))
 }
 
-var needHave = regexp.MustCompile(`no space: need [1-9][0-9]* (bytes|free inodes), have [0-9]+ in `)
+var needHave = regexp.MustCompile(`no space: need [1-9][0-9.]* (bytes|[kM]?B|free inodes), have [0-9.]+( [kM]?B)? in `)
 
 // TestD01FullDisk fetches a tree onto disks of every size from nothing to enough,
 // and with every number of inodes (D02). It must say what it needs, what there is,

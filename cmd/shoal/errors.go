@@ -84,11 +84,31 @@ func (a *app) report(err error) int {
 // wrong, where, why, and what to do next.
 func explain(err error) (code int, msg string) {
 	code, hint := classify(err)
-	msg = oneLine(err)
+	msg = withSizes(oneLine(err), err)
 	if hint != "" {
 		msg += "; " + hint
 	}
 	return code, msg
+}
+
+// withSizes returns msg, the text of err, with its numbers of bytes as the other
+// lines have them. Two that would look the same stay as they are.
+func withSizes(msg string, err error) string {
+	var (
+		noSpace *store.NoSpaceError
+		stalled *transfer.StalledError
+	)
+	if errors.As(err, &noSpace) && !noSpace.Files {
+		if need, have := bytesText(noSpace.Need), bytesText(noSpace.Have); need != have {
+			msg = strings.Replace(msg, fmt.Sprintf("need %d bytes, have %d in", noSpace.Need, noSpace.Have), fmt.Sprintf("need %s, have %s in", need, have), 1)
+		}
+	}
+	if errors.As(err, &stalled) {
+		if done, total := bytesText(stalled.Done), bytesText(stalled.Total); done != total {
+			msg = strings.Replace(msg, fmt.Sprintf("at %d of %d bytes", stalled.Done, stalled.Total), fmt.Sprintf("at %s of %s", done, total), 1)
+		}
+	}
+	return msg
 }
 
 // oneLine returns the text of err without line breaks: joined errors, and
