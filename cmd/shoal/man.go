@@ -106,6 +106,7 @@ func manPages(c *cli.App) []manPage {
 	for _, c := range exitCodes {
 		fmt.Fprintf(&b, "**%d**\n: %s\n\n", c.code, c.means)
 	}
+	b.WriteString("**128 and more**\n: interrupted by a signal, 128 and its number: 129 SIGHUP, 130 SIGINT, 143 SIGTERM; the same line goes on\n\n")
 	fmt.Fprintf(&b, "# SEE ALSO\n\n%s\n", strings.Join(also, ", "))
 	return append([]manPage{{"shoal", b.String()}}, pages...)
 }
