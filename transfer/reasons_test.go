@@ -53,3 +53,19 @@ func TestPatience(t *testing.T) {
 	g.o.StallTimeout = time.Second
 	is("less was asked for", time.Second)
 }
+
+// Bytes that one's own limit holds up are signs of life, but not those of peers that
+// only ever send the beginning of a chunk.
+func TestHeldUpIsNoWait(t *testing.T) {
+	w, now := newStill(), time.Now()
+	w.m = zeroShare(t, 1<<20)
+	w.get = &fetch{lastByte: now.Add(-time.Minute), brokenOff: maxBrokenOff}
+	w.held.Store(1)
+	if _, idle := w.progress(now, now); idle != time.Minute {
+		t.Errorf("beginnings only: idle for %v", idle)
+	}
+	w.get.brokenOff = 0
+	if _, idle := w.progress(now, now); idle != 0 {
+		t.Errorf("whole chunks: idle for %v", idle)
+	}
+}

@@ -417,7 +417,7 @@ func (sw *swarm) progress(began, now time.Time) (p Progress, idle time.Duration)
 	if f.sealed {
 		return p, -1
 	}
-	if sw.held.Load() > 0 {
+	if sw.held.Load() > 0 && f.brokenOff < maxBrokenOff {
 		f.lastByte = now // they came; it is we who hold them up
 	}
 	return p, now.Sub(f.lastByte)
